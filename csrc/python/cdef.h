@@ -1,0 +1,19 @@
+/* What cffi declares of the core: native channels and counters, for native code and for introspection. */
+#pragma once
+#include "sched/sched.h"
+
+typedef struct pygo_stats {
+    uint32_t workers, threads, blocked, idle, permits_free;
+    uint64_t spawned, finished, switches, steals, handoffs, parks, fresh_starts;
+    uint64_t ready, fibers, fibers_pooled, timers, starved;
+    uint64_t stacks, stacks_cached, stack_bytes, stacks_unguarded, live;
+} pygo_stats;
+
+void pygo_read_stats(pygo_stats *stats);
+int pygo_workers(void);
+int pygo_set_workers(int workers);
+int pygo_cpu_count(void);
+int pygo_set_default_stack_size(size_t size);
+size_t pygo_default_stack_size(void);
+void pygo_inject_stale_wakes(unsigned every);
+int pygo_has_portable_switch(void);

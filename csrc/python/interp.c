@@ -1,0 +1,460 @@
+/* Thread states of GIL builds, CPython 3.11 to 3.15. Field by field reasons are in docs/design.md, "Interpreter state".
+ *
+ * Rules kept here:
+ *      - a task's thread state is attached before, and detached after, anything of the task runs; it is published only
+ *        after the swap (the scheduler does that);
+ *      - PyGILState's slot of the OS thread names the attached state, or a C library's callback would deadlock;
+ *      - thread ids are real while running and unique while suspended, or sys._current_frames hides tasks;
+ *      - stack bounds are set before the first attach (3.14+);
+ *      - no field's address is kept across a switch.
+ */
+#ifndef Py_BUILD_CORE
+#define Py_BUILD_CORE 1 /* internal headers; 3.11 and 3.12 want it before Python.h */
+#endif
+#include "python/interp.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "internal/pycore_interp.h"
+#include "internal/pycore_runtime.h"
+#if PY_VERSION_HEX < 0x030C0000
+#include "internal/pycore_frame.h"
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe_structs.h"
+#include "internal/pycore_tstate.h"
+#endif
+
+enum {
+    FIRST_CHUNK = 1024,       /* bytes of the first data-stack chunk: five to eight Python frames */
+    CPYTHON_CHUNK = 16 * 1024, /* what CPython takes for further chunks */
+    /* C stack per level of the interpreter's own count, at worst: a sort with a Python key function. 3.11 counts it twice. */
+    BYTES_PER_LEVEL = PY_VERSION_HEX < 0x030C0000 ? 2600 : 1700,
+};
+
+static PyInterpreterState *main_interpreter;
+static bool shared_libpython;          /* C frames of CPython may hold addresses of thread-locals */
+static pg_fiber *fiber_of_forked_main; /* set in a fork's child when a task forked */
+
+static interp_fiber *extra(pg_fiber *fiber) { return pg_fiber_extra(fiber, interp_fiber_extra()); }
+PyThreadState *interp_state(pg_fiber *fiber) { return extra(fiber)->state; }
+
+size_t interp_fiber_extra(void)
+{
+    size_t page_rest = sizeof(interp_fiber) + FIRST_CHUNK;
+    return (page_rest + 15) & ~(size_t)15;
+}
+
+/* ---- the GIL ---- */
+
+#if PY_VERSION_HEX < 0x030C0000
+#define GIL (_PyRuntime.ceval.gil)
+#else
+#define GIL (*main_interpreter->ceval.gil)
+#endif
+
+bool interp_is_busy(void)
+{
+#if PY_VERSION_HEX < 0x030D0000
+    return __atomic_load_n(&GIL.locked._value, __ATOMIC_RELAXED) != 0;
+#else
+    return __atomic_load_n(&GIL.locked, __ATOMIC_RELAXED) != 0;
+#endif
+}
+
+/* ---- data stack: the first chunk lies in the fiber, further ones come from CPython ---- */
+
+static void install_first_chunk(interp_fiber *self)
+{
+    PyThreadState *state = self->state;
+    _PyStackChunk *chunk = (_PyStackChunk *)(self + 1);
+    chunk->previous = NULL;
+    chunk->size = FIRST_CHUNK;
+    chunk->top = 0;
+    state->datastack_chunk = chunk;
+    state->datastack_top = &chunk->data[1]; /* an empty slot 0 keeps CPython from freeing the root */
+    state->datastack_limit = (PyObject **)((char *)chunk + FIRST_CHUNK);
+}
+
+/* CPython before 3.13.13 and 3.14.4 maps and unmaps 16 KiB at every call that crosses the end of a chunk, and with a
+ * small first chunk loops do that. Keep some of those blocks. Called inside the interpreter only. */
+static PyObjectArenaAllocator system_arenas;
+static struct {
+    void *free[64];
+    int count;
+} chunks;
+
+bool interp_populate;
+
+static void *arena_alloc(void *context, size_t size)
+{
+    if (size == CPYTHON_CHUNK && chunks.count > 0) return chunks.free[--chunks.count];
+    void *block = system_arenas.alloc(system_arenas.ctx, size);
+    if (PG_UNLIKELY(interp_populate) && block != NULL) pg_pages_populate(block, size);
+    return block;
+}
+
+static void arena_free(void *context, void *block, size_t size)
+{
+    if (size == CPYTHON_CHUNK && chunks.count < (int)(sizeof chunks.free / sizeof *chunks.free)) {
+        chunks.free[chunks.count++] = block;
+        return;
+    }
+    system_arenas.free(system_arenas.ctx, block, size);
+}
+
+static void keep_chunks(void)
+{
+    PyObjectArenaAllocator keeping = {NULL, arena_alloc, arena_free};
+    PyObject_GetArenaAllocator(&system_arenas);
+    PyObject_SetArenaAllocator(&keeping);
+}
+
+/* ---- stack bounds: what turns runaway recursion into RecursionError ---- */
+
+#if PY_VERSION_HEX >= 0x030D0000
+#define C_LIMIT Py_C_RECURSION_LIMIT
+#else
+#define C_LIMIT C_RECURSION_LIMIT
+#endif
+
+static void set_bounds(PyThreadState *state, char *base, size_t size, int *budget)
+{
+#if PY_VERSION_HEX >= 0x030E0100
+    if (PyUnstable_ThreadState_SetStackProtection(state, base, size) < 0) PyErr_Clear();
+    *budget = 0;
+#elif PY_VERSION_HEX >= 0x030E0000
+    _PyThreadStateImpl *impl = (_PyThreadStateImpl *)state;
+    impl->c_stack_top = (uintptr_t)base + size;
+    impl->c_stack_hard_limit = (uintptr_t)base + 16 * 1024;
+    impl->c_stack_soft_limit = (uintptr_t)base + 32 * 1024;
+    *budget = 0;
+#elif PY_VERSION_HEX >= 0x030C0000
+    int levels = (int)(size / BYTES_PER_LEVEL);
+    *budget = levels < C_LIMIT ? levels : C_LIMIT;
+    state->c_recursion_remaining = *budget;
+#else
+    /* One counter for Python and C calls: pretend to be at a depth already. The limit itself must stay. */
+    int limit = state->recursion_limit;
+    *budget = size / BYTES_PER_LEVEL < INT_MAX ? (int)(size / BYTES_PER_LEVEL) : INT_MAX;
+    state->recursion_remaining = *budget < limit ? *budget : limit;
+#endif
+}
+
+#if PY_VERSION_HEX >= 0x030E0000
+#define BOUND_FIELDS(state)                                                                                            \
+    &((_PyThreadStateImpl *)(state))->c_stack_top, &((_PyThreadStateImpl *)(state))->c_stack_soft_limit,              \
+        &((_PyThreadStateImpl *)(state))->c_stack_hard_limit
+#endif
+
+void interp_stack_enter(char *base, size_t size, interp_bounds *saved)
+{
+    PyThreadState *state = PyThreadState_Get();
+    int budget;
+#if PY_VERSION_HEX >= 0x030E0000
+    uintptr_t *fields[] = {BOUND_FIELDS(state)};
+    for (int i = 0; i < 3; i++) saved->words[i] = *fields[i];
+    set_bounds(state, base, size, &budget);
+#elif PY_VERSION_HEX >= 0x030C0000
+    int before = state->c_recursion_remaining;
+    set_bounds(state, base, size, &budget);
+    saved->words[0] = (uintptr_t)(state->c_recursion_remaining - before);
+#else
+    int before = state->recursion_remaining, used = 0;
+    set_bounds(state, base, size, &budget);
+    used = state->recursion_remaining - before;
+    saved->words[0] = (uintptr_t)used;
+#endif
+}
+
+void interp_stack_leave(const interp_bounds *saved)
+{
+    PyThreadState *state = PyThreadState_Get();
+#if PY_VERSION_HEX >= 0x030E0000
+    uintptr_t *fields[] = {BOUND_FIELDS(state)};
+    for (int i = 0; i < 3; i++) *fields[i] = saved->words[i];
+#elif PY_VERSION_HEX >= 0x030C0000
+    state->c_recursion_remaining -= (int)saved->words[0];
+#else
+    state->recursion_remaining -= (int)saved->words[0];
+#endif
+}
+
+/* ---- fibers ---- */
+
+int interp_fiber_init(pg_fiber *fiber)
+{
+    interp_fiber *self = extra(fiber);
+    self->worker = NULL;
+    self->state = PyThreadState_New(main_interpreter);
+    if (self->state == NULL) return PG_ENOMEM;
+    install_first_chunk(self);
+    self->state->thread_id = (unsigned long)(uintptr_t)fiber;
+    set_bounds(self->state, fiber->stack.base, (size_t)((char *)self - fiber->stack.base), &self->c_budget);
+    return PG_OK;
+}
+
+bool interp_fiber_fini_possible(void)
+{
+#if PY_VERSION_HEX >= 0x030F0000
+    return false; /* 3.15 keeps PyGILState's slot where we can not clear it: it may name any of our states still */
+#else
+    return true;
+#endif
+}
+
+void interp_fiber_fini(pg_fiber *fiber)
+{
+    PyThreadState *state = interp_state(fiber);
+    state->datastack_chunk = NULL; /* the first chunk is ours, not CPython's to free */
+    state->datastack_top = state->datastack_limit = NULL;
+#if PY_VERSION_HEX >= 0x030C0000
+    state->_status.bound_gilstate = 0;
+#endif
+    PyThreadState_Clear(state); /* interp_reset left nothing in it: no code runs */
+    PyThreadState_Delete(state);
+}
+
+/* ---- switching ---- */
+
+#if PY_VERSION_HEX < 0x030C0000
+#define GILSTATE_KEY (_PyRuntime.gilstate.autoTSSkey)
+#elif PY_VERSION_HEX < 0x030F0000
+#define GILSTATE_KEY (_PyRuntime.autoTSSkey)
+#endif
+
+static void before_attach(pg_fiber *fiber, PyThreadState *state)
+{
+    interp_fiber *self = extra(fiber);
+    if (PG_UNLIKELY(self->worker != fiber->worker || fiber_of_forked_main != NULL)) {
+        self->worker = fiber->worker;
+        self->ident = (unsigned long)pthread_self();
+        state->native_thread_id = pg_sched_os_id(fiber);
+    }
+    state->thread_id = self->ident;
+#if PY_VERSION_HEX >= 0x030C0000
+    state->_status.bound_gilstate = 0; /* so that attaching binds it to this OS thread's slot */
+#endif
+}
+
+static void after_attach(pg_fiber *fiber, PyThreadState *state)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    PyThread_tss_set(&GILSTATE_KEY, state);
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PG_UNLIKELY(fiber_of_forked_main != NULL) && pg_os_is_main_thread())
+        _PyRuntime.main_tstate = state; /* signals reach only this one */
+#endif
+}
+
+void interp_enter(pg_fiber *from, pg_fiber *to)
+{
+    PyThreadState *state = interp_state(to);
+    before_attach(to, state);
+    if (from == NULL) {
+        PyEval_RestoreThread(state);
+    } else {
+        interp_state(from)->thread_id = (unsigned long)(uintptr_t)from; /* unique while suspended */
+        PyThreadState_Swap(state);
+#if PY_VERSION_HEX >= 0x030C0000
+        /* The swap dropped and retook the GIL and counted that as a change of threads. To a thread that waits for the
+         * GIL nothing has changed; counting it would keep that thread from ever asking us to let go. */
+        GIL.switch_number--;
+#endif
+    }
+    after_attach(to, state);
+}
+
+void interp_leave(pg_fiber *fiber)
+{
+    interp_state(fiber)->thread_id = (unsigned long)(uintptr_t)fiber;
+    PyEval_SaveThread();
+#ifdef GILSTATE_KEY
+    PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */
+#endif
+}
+
+bool interp_is_outside(pg_fiber *fiber)
+{
+    PyThreadState *state = interp_state(fiber);
+#if PY_VERSION_HEX >= 0x030D0000
+    return __atomic_load_n(&state->state, __ATOMIC_RELAXED) == 0; /* _Py_THREAD_DETACHED */
+#elif PY_VERSION_HEX >= 0x030C0000
+    return !state->_status.active;
+#else
+    return (PyThreadState *)__atomic_load_n(&_PyRuntime.gilstate.tstate_current._value, __ATOMIC_RELAXED) != state;
+#endif
+}
+
+/* Whether the suspended task has frames of C code below it, other than its one evaluation loop. */
+#if PY_VERSION_HEX >= 0x030E0000
+static bool has_nested_c_frames(interp_fiber *self)
+{
+    int entries = 0;
+    struct _PyInterpreterFrame *frame = self->state->current_frame;
+    for (; frame != NULL && entries < 3; frame = frame->previous) entries += frame->owner >= FRAME_OWNED_BY_INTERPRETER;
+#if PY_VERSION_HEX >= 0x030F0000
+    entries--; /* the base frame */
+#endif
+    return entries > 1;
+}
+#elif PY_VERSION_HEX >= 0x030C0000
+static bool has_nested_c_frames(interp_fiber *self)
+{
+    enum { ONE_LOOP_AND_OUR_CALL = 3 }; /* an evaluation loop counts 2, the native method that parks 1 */
+    return self->c_budget - self->state->c_recursion_remaining > ONE_LOOP_AND_OUR_CALL;
+}
+#else
+static bool has_nested_c_frames(interp_fiber *self) { return false; } /* 3.11 keeps no thread-local there */
+#endif
+
+bool interp_must_stay(pg_fiber *fiber)
+{
+    interp_fiber *self = extra(fiber);
+    if (self->state->gilstate_counter != 1) return true; /* in a C library's callback, which counts per OS thread */
+    return shared_libpython && has_nested_c_frames(self);
+}
+
+/* ---- between tasks ---- */
+
+static bool is_clean(PyThreadState *state)
+{
+    return state->dict == NULL && state->async_exc == NULL && state->exc_state.exc_value == NULL &&
+           state->c_profilefunc == NULL && state->c_tracefunc == NULL && state->async_gen_firstiter == NULL &&
+           state->async_gen_finalizer == NULL
+#if PY_VERSION_HEX < 0x030D0000
+           && state->on_delete == NULL
+#else
+           && state->threading_local_key == NULL && state->threading_local_sentinel == NULL
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+           && ((_PyThreadStateImpl *)state)->asyncio_running_loop == NULL
+#endif
+        ;
+}
+
+void interp_reset(pg_fiber *fiber)
+{
+    PyThreadState *state = interp_state(fiber);
+    while (PG_UNLIKELY(!is_clean(state))) { /* destructors may have left something again */
+        PyThreadState_Clear(state);
+#if PY_VERSION_HEX >= 0x030C0000
+        state->_status.cleared = state->_status.finalizing = 0;
+#endif
+        state->tracing = 0;
+    }
+    Py_CLEAR(state->context);
+    state->context_ver++; /* context variables cache their value by (state, version) */
+    state->coroutine_origin_tracking_depth = 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    state->what_event = -1;
+#else
+    /* sys.setrecursionlimit moves the counters of all threads by the difference, beyond what our stack bears. */
+    int budget = extra(fiber)->c_budget;
+    state->recursion_remaining = budget < state->recursion_limit ? budget : state->recursion_limit;
+#endif
+    pg_check(state->gilstate_counter == 1);
+}
+
+void interp_set_context(PyObject *context)
+{
+    PyThreadState *state = PyThreadState_Get();
+    Py_XSETREF(state->context, context);
+    state->context_ver++;
+}
+
+PyObject *interp_context(void) { return PyThreadState_Get()->context; }
+
+PyObject *interp_caller(int *instruction)
+{
+    PyThreadState *state = PyThreadState_Get();
+#if PY_VERSION_HEX < 0x030C0000
+    _PyInterpreterFrame *frame = state->cframe->current_frame;
+    if (frame == NULL) return NULL;
+    *instruction = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
+    return Py_NewRef((PyObject *)frame->f_code);
+#else
+#if PY_VERSION_HEX < 0x030D0000
+    struct _PyInterpreterFrame *frame = state->cframe->current_frame;
+#else
+    struct _PyInterpreterFrame *frame = state->current_frame;
+#endif
+    if (frame == NULL) return NULL;
+    PyObject *code = PyUnstable_InterpreterFrame_GetCode(frame);
+    if (code == NULL || !PyCode_Check(code)) {
+        Py_XDECREF(code);
+        return NULL;
+    }
+    *instruction = PyUnstable_InterpreterFrame_GetLasti(frame);
+    return code;
+#endif
+}
+
+#if PY_VERSION_HEX < 0x030E0000
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* the field, since 3.12; it counts on until 3.14 */
+uint64_t interp_dict_version(PyObject *dict) { return ((PyDictObject *)dict)->ma_version_tag; }
+#pragma GCC diagnostic pop
+#else
+uint64_t interp_dict_version(PyObject *dict) { return 0; }
+#endif
+
+/* ---- fork ---- */
+
+void interp_after_fork(pg_fiber *fiber)
+{
+    fiber_of_forked_main = fiber;
+#if PY_VERSION_HEX >= 0x030D0000
+    _PyRuntime.main_tstate = PyThreadState_Get(); /* CPython leaves it pointing at a state that is gone */
+#endif
+}
+
+/* ---- exceptions ---- */
+
+#if PY_VERSION_HEX < 0x030C0000
+PyObject *interp_take_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+void interp_raise(PyObject *exception)
+{
+    PyObject *type = Py_NewRef((PyObject *)Py_TYPE(exception));
+    PyErr_Restore(type, exception, PyException_GetTraceback(exception));
+}
+#else
+PyObject *interp_take_exception(void) { return PyErr_GetRaisedException(); }
+void interp_raise(PyObject *exception) { PyErr_SetRaisedException(exception); }
+#endif
+
+/* ---- set-up ---- */
+
+static bool libpython_is_shared(void)
+{
+    Dl_info info;
+    return dladdr((void *)(uintptr_t)PyThreadState_New, &info) != 0 && info.dli_fname != NULL &&
+           strstr(info.dli_fname, "libpython") != NULL;
+}
+
+int interp_setup(void)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "pygo can be used in the main interpreter only");
+        return -1;
+    }
+    if (system_arenas.alloc != NULL) return 0; /* the module is made once more */
+    main_interpreter = PyInterpreterState_Main();
+    shared_libpython = libpython_is_shared();
+    keep_chunks();
+    return 0;
+}

@@ -1,0 +1,65 @@
+/* The interpreter seam: everything pygo knows about a CPython version's thread states stands in interp.c.
+ *
+ * Strategy of GIL builds: a fiber owns a PyThreadState for life; a switch is PyThreadState_Swap. Nothing above this
+ * file and hooks.c knows.
+ */
+#ifndef PG_INTERP_H
+#define PG_INTERP_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "sched/sched.h"
+
+/* Per fiber, in its stack's top page; the first data-stack chunk follows it. */
+typedef struct interp_fiber {
+    PyThreadState *state;
+    int c_budget;             /* 3.12, 3.13: c_recursion_remaining of an idle fiber; 3.11: recursion_remaining */
+    pg_worker *worker;        /* the OS thread whose ids these are */
+    unsigned long ident;
+} interp_fiber;
+
+size_t interp_fiber_extra(void);
+/* At import, by the main thread. 0, or -1 with an exception. */
+int interp_setup(void);
+
+int interp_fiber_init(pg_fiber *fiber);
+void interp_fiber_fini(pg_fiber *fiber);
+bool interp_fiber_fini_possible(void);
+void interp_enter(pg_fiber *from, pg_fiber *to);
+void interp_leave(pg_fiber *fiber);
+bool interp_is_outside(pg_fiber *fiber);
+bool interp_must_stay(pg_fiber *fiber);
+bool interp_is_busy(void);
+
+/* The fiber's thread state. */
+PyThreadState *interp_state(pg_fiber *fiber);
+/* Make the running fiber's thread state as good as new after a task. Runs Python code (destructors), which may park. */
+void interp_reset(pg_fiber *fiber);
+/* Give the fresh thread state `context`, a copy nobody else uses; steals the reference. */
+void interp_set_context(PyObject *context);
+/* The caller's own context, borrowed, or NULL when it has none yet. */
+PyObject *interp_context(void);
+/* Where the caller of a native function is: its code object (new reference) or NULL, and the instruction offset. */
+PyObject *interp_caller(int *instruction);
+/* The thread state runs on another part of memory for a while: tell the interpreter its bounds. `saved` is for the
+ * second call, which restores. */
+typedef struct interp_bounds {
+    uintptr_t words[3];
+} interp_bounds;
+void interp_stack_enter(char *base, size_t size, interp_bounds *saved);
+void interp_stack_leave(const interp_bounds *saved);
+/* In the child of a fork. */
+void interp_after_fork(pg_fiber *fiber);
+
+/* While true, memory that CPython takes for small objects is populated at once: a burst of new tasks would otherwise
+ * pay a page fault for every dozen of them. */
+extern bool interp_populate;
+/* A number that changes whenever the dict does, or 0 when this version keeps none. */
+uint64_t interp_dict_version(PyObject *dict);
+
+/* 3.11 has no PyErr_GetRaisedException. */
+PyObject *interp_take_exception(void);
+void interp_raise(PyObject *exception); /* steals */
+
+#endif

@@ -1,0 +1,273 @@
+/* The module `pygo._native`: task functions, set-up, and the hooks that make fibers interpreter threads.
+ *
+ * It lives in the shared object of the cffi module `pygo._core` and is loaded from there under its own name (PEP 489,
+ * "multiple modules in one library").
+ */
+#include "machine/switch.h"
+#include "python/objects.h"
+
+#include <pthread.h>
+
+/* ---- hooks ---- */
+
+static void *thread_leave(void) { return PyEval_SaveThread(); }
+static void thread_enter(void *token) { PyEval_RestoreThread(token); }
+
+static void start_hooks(pg_hooks *hooks)
+{
+    *hooks = (pg_hooks){
+        .fiber_extra = interp_fiber_extra(),
+        .fiber_init = interp_fiber_init,
+        .fiber_fini = interp_fiber_fini,
+        .fiber_fini_possible = interp_fiber_fini_possible,
+        .enter = interp_enter,
+        .leave = interp_leave,
+        .is_outside = interp_is_outside,
+        .must_stay = interp_must_stay,
+        .thread_leave = thread_leave,
+        .thread_enter = thread_enter,
+        .thread_interrupted = main_interrupted,
+        .is_busy = interp_is_busy,
+    };
+}
+
+/* ---- tasks ---- */
+
+static PyObject *do_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    if (PG_UNLIKELY(count == 0)) {
+        PyErr_SetString(PyExc_TypeError, "spawn() needs a callable");
+        return NULL;
+    }
+    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
+    if (task != NULL) task_start(task);
+    return (PyObject *)task;
+}
+
+static PyObject *do_current_task(PyObject *module, PyObject *unused)
+{
+    TaskObject *task = task_current();
+    return Py_NewRef(task ? (PyObject *)task : Py_None);
+}
+
+static PyObject *do_all_tasks(PyObject *module, PyObject *unused) { return task_list_all(); }
+
+static PyObject *do_yield(PyObject *module, PyObject *unused)
+{
+    pg_sched_yield();
+    Py_RETURN_NONE;
+}
+
+static PyObject *do_exit_task(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    Py_ssize_t used = 0;
+    PyObject *value = count ? args[0] : keyword(args, count, keywords, "value", &used);
+    if (count > 1 || check_keywords("exit_task", keywords, used) < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "exit_task() takes one value at most");
+        return NULL;
+    }
+    if (task_current() == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "exit_task() outside of a task");
+        return NULL;
+    }
+    PyObject *exit = PyObject_CallOneArg(names.task_exit, value ? value : Py_None);
+    if (exit != NULL) interp_raise(exit);
+    return NULL;
+}
+
+static PyObject *do_pin(PyObject *module, PyObject *unused)
+{
+    return PyBool_FromLong(pg_sched_pin() == PG_OK); /* an ordinary thread is where it is anyway */
+}
+
+static PyObject *do_unpin(PyObject *module, PyObject *unused)
+{
+    if (pg_sched_unpin() == PG_OK || task_current() == NULL) Py_RETURN_NONE;
+    PyErr_SetString(PyExc_RuntimeError, "the task is not locked to its thread");
+    return NULL;
+}
+
+/* ---- a call on another stack ---- */
+
+typedef struct stack_call {
+    PyObject *const *args;
+    Py_ssize_t count;
+    PyObject *keywords;
+} stack_call;
+
+static void *run_stack_call(void *opaque)
+{
+    stack_call *call = opaque;
+    return PyObject_Vectorcall(call->args[0], call->args + 1, (size_t)call->count - 1, call->keywords);
+}
+
+static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    pg_stack stack;
+    interp_bounds saved;
+    if (count < 2 || !PyCallable_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "call_on_stack() takes a size, a callable, and the callable's arguments");
+        return NULL;
+    }
+    Py_ssize_t size = PyNumber_AsSsize_t(args[0], PyExc_ValueError);
+    if (size == -1 && PyErr_Occurred()) return NULL;
+    if (size <= 0) {
+        PyErr_Format(PyExc_ValueError, "a stack size must be positive, not %zd", size);
+        return NULL;
+    }
+    enum { LEAST = 64 * 1024 };
+    if (pg_stack_get(&stack, size < LEAST ? LEAST : (size_t)size) != PG_OK) return PyErr_NoMemory();
+    stack_call call = {args + 1, count - 1, keywords};
+    interp_stack_enter(stack.base, pg_stack_size(&stack), &saved);
+    PyObject *result = pg_switch_call_on(stack.top, run_stack_call, &call);
+    interp_stack_leave(&saved);
+    pg_stack_put(&stack);
+    return result;
+}
+
+/* ---- process ---- */
+
+static PyObject *do_at_exit(PyObject *module, PyObject *unused)
+{
+    task_report_unretrieved();
+    Py_BEGIN_ALLOW_THREADS
+    pg_sched_stop(PG_SECOND / 20);
+    Py_END_ALLOW_THREADS
+    task_report_unretrieved(); /* of tasks that ended meanwhile */
+    Py_RETURN_NONE;
+}
+
+static PyObject *do_before_fork(PyObject *module, PyObject *unused)
+{
+    pg_sched_before_fork();
+    Py_RETURN_NONE;
+}
+
+static PyObject *do_after_fork_in_parent(PyObject *module, PyObject *unused)
+{
+    pg_sched_after_fork_in_parent();
+    Py_RETURN_NONE;
+}
+
+static PyObject *do_after_fork_in_child(PyObject *module, PyObject *unused)
+{
+    interp_after_fork(pg_sched_fiber());
+    pg_sched_after_fork_in_child(pg_sync_forget);
+    task_forget_others(task_current());
+    Py_RETURN_NONE;
+}
+
+static PyObject *do_claim_process(PyObject *module, PyObject *unused)
+{
+    static bool claimed;
+    bool first = !claimed;
+    claimed = true;
+    return PyBool_FromLong(first);
+}
+
+static PyObject *do_get_ident(PyObject *module, PyObject *unused)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    unsigned long ident = fiber ? (unsigned long)(uintptr_t)fiber : (unsigned long)pthread_self();
+    return PyLong_FromUnsignedLong(ident);
+}
+
+#define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
+#define CALL(function) (PyCFunction)(void (*)(void))(function)
+
+static PyMethodDef task_functions[] = {
+    {"spawn", CALL(do_spawn), FAST_KEYWORDS,
+     PyDoc_STR("spawn(fn, /, *args, **kwargs)\n--\n\nSchedule fn(*args, **kwargs) as a task and return its Task at once; "
+               "never waits.\n\nMay be called from tasks and any thread. Raises TypeError if fn is not callable.\n\n"
+               "    >>> spawn(sum, [1, 2, 3]).join()\n    6")},
+    {"current_task", do_current_task, METH_NOARGS,
+     PyDoc_STR("current_task()\n--\n\nThe running Task, or None outside of tasks.")},
+    {"all_tasks", do_all_tasks, METH_NOARGS,
+     PyDoc_STR("all_tasks()\n--\n\nA list of the tasks that have been spawned and have not ended, oldest first.")},
+    {"yield_now", do_yield, METH_NOARGS,
+     PyDoc_STR("yield_now()\n--\n\nLet other ready tasks run first. Go's runtime.Gosched.")},
+    {"exit_task", CALL(do_exit_task), FAST_KEYWORDS,
+     PyDoc_STR("exit_task(value=None)\n--\n\nEnd the running task with `value` as its result, running its finally blocks. "
+               "Go's runtime.Goexit.\n\nRaises RuntimeError outside of tasks.")},
+    {"call_on_stack", CALL(do_call_on_stack), FAST_KEYWORDS,
+     PyDoc_STR("call_on_stack(size, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) on a stack segment of `size` "
+               "bytes linked for this one call; return its result.\n\nFor code that recurses deeply in C. Raises "
+               "ValueError for a bad size, MemoryError when the system refuses.")},
+    {"_pin", do_pin, METH_NOARGS, NULL},
+    {"_unpin", do_unpin, METH_NOARGS, NULL},
+    {"_at_exit", do_at_exit, METH_NOARGS, NULL},
+    {"_before_fork", do_before_fork, METH_NOARGS, NULL},
+    {"_after_fork_in_parent", do_after_fork_in_parent, METH_NOARGS, NULL},
+    {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
+    {"_claim_process", do_claim_process, METH_NOARGS,
+     PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
+    {"_get_ident", do_get_ident, METH_NOARGS,
+     PyDoc_STR("_get_ident()\n--\n\nLike threading.get_ident(), but a task has one of its own.")},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- set-up ---- */
+
+static int take(PyObject **slot, PyObject *module, const char *name)
+{
+    *slot = module ? PyObject_GetAttrString(module, name) : NULL;
+    return *slot ? 0 : -1;
+}
+
+static int take_names(void)
+{
+    PyObject *errors = PyImport_ImportModule("pygo._errors"), *threading = PyImport_ImportModule("threading");
+    int failed = take(&names.error, errors, "Error") || take(&names.channel_closed, errors, "ChannelClosed") ||
+                 take(&names.task_cancelled, errors, "TaskCancelled") || take(&names.task_exit, errors, "TaskExit") ||
+                 take(&names.selected, errors, "Selected") || take(&names.waiting_on, errors, "WaitingOn") ||
+                 take(&names.threading, threading, "__dict__");
+    names.pygo = PyUnicode_InternFromString("pygo");
+    names.trace_hook = PyUnicode_InternFromString("_trace_hook");
+    names.profile_hook = PyUnicode_InternFromString("_profile_hook");
+    Py_XDECREF(errors);
+    Py_XDECREF(threading);
+    return failed || names.pygo == NULL || names.trace_hook == NULL || names.profile_hook == NULL ? -1 : 0;
+}
+
+static int add_types(PyObject *module)
+{
+    PyTypeObject *types[] = {&Task_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (PyModule_AddType(module, types[i]) < 0) return -1;
+    return 0;
+}
+
+static int native_exec(PyObject *module)
+{
+    pg_hooks hooks;
+    static bool done;
+    if (interp_setup() < 0) return -1;
+    if (take_names() < 0) return -1;
+    if (!done) { /* the process has one runtime, however often the module is made */
+        start_hooks(&hooks);
+        int workers = pg_cpu_count();
+        pg_sched_init(&hooks, workers < PG_MAX_WORKERS ? workers : PG_MAX_WORKERS, true);
+        done = true;
+    }
+    if (add_types(module) < 0) return -1;
+    return PyModule_AddFunctions(module, select_methods) || PyModule_AddFunctions(module, time_methods) ? -1 : 0;
+}
+
+static PyModuleDef_Slot native_slots[] = {
+    {Py_mod_exec, native_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef native_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pygo._native",
+    .m_doc = "The native types of pygo. Import them from `pygo`.",
+    .m_methods = task_functions,
+    .m_slots = native_slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
+__attribute__((visibility("default"))) PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&native_module); }

@@ -1,0 +1,617 @@
+/* Task: a call scheduled to run on a fiber.
+ *
+ * Who owns a task: its handles, and the runtime from the spawn until it has ended. Meanwhile it is a root: the garbage
+ * collector need not know it, and tracks it only once it has ended with something that can be part of a cycle.
+ */
+#include "python/objects.h"
+
+
+static pg_node all_tasks = {&all_tasks, &all_tasks};        /* spawned and not ended */
+static pg_node unreported = {&unreported, &unreported};     /* ended in an exception that nobody has looked at */
+static uint64_t last_id, started_count;
+static size_t live;
+
+static TaskObject *task_of(pg_node *node) { return pg_container_of(node, TaskObject, link); }
+size_t task_live_count(void) { return live; }
+uint64_t task_started_count(void) { return started_count; }
+
+/* ---- the end ---- */
+
+static void drop_call(TaskObject *self)
+{
+    Py_ssize_t count = self->argument_count + (self->keywords ? PyTuple_GET_SIZE(self->keywords) : 0);
+    self->argument_count = 0;
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->keywords);
+    for (Py_ssize_t i = 0; i < count; i++) Py_CLEAR(self->arguments[i]);
+}
+
+static void mark_retrieved(TaskObject *self)
+{
+    self->retrieved = true;
+    pg_list_remove(&self->link);
+}
+
+/* Once, to pygo.excepthook(task, exception). */
+static void report(TaskObject *self)
+{
+    mark_retrieved(self);
+    PyObject *pygo = PyImport_GetModule(names.pygo);
+    PyObject *hook = pygo ? PyObject_GetAttrString(pygo, "excepthook") : NULL;
+    PyObject *result = NULL;
+    Py_XDECREF(pygo);
+    if (hook != NULL) result = PyObject_CallFunctionObjArgs(hook, (PyObject *)self, self->outcome, NULL);
+    if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(result);
+    Py_XDECREF(hook);
+}
+
+void task_report_unretrieved(void)
+{
+    while (!pg_list_empty(&unreported)) {
+        TaskObject *task = (TaskObject *)Py_NewRef((PyObject *)task_of(unreported.next));
+        report(task);
+        Py_DECREF(task);
+    }
+}
+
+static void run_callbacks(TaskObject *self)
+{
+    PyObject *callbacks = self->callbacks;
+    self->callbacks = NULL;
+    for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *callback = PyList_GET_ITEM(callbacks, i);
+        PyObject *result = PyObject_CallOneArg(callback, (PyObject *)self);
+        if (result == NULL) PyErr_WriteUnraisable(callback);
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(callbacks);
+}
+
+static void set_failure(TaskObject *self, PyObject *exception)
+{
+    if (PyErr_GivenExceptionMatches(exception, names.task_exit)) {
+        self->outcome = PyObject_GetAttrString(exception, "value");
+        if (self->outcome == NULL) { /* someone took the attribute away */
+            PyErr_Clear();
+            self->outcome = Py_NewRef(Py_None);
+        }
+        Py_DECREF(exception);
+        return;
+    }
+    self->failed = true;
+    self->outcome = exception;
+    self->traceback = PyException_GetTraceback(exception);
+    if (PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) {
+        self->retrieved = true;
+        raise_in_main(Py_NewRef(exception));
+    }
+}
+
+static void finish(TaskObject *self, PyObject *result)
+{
+    PyObject *exception = result ? NULL : interp_take_exception();
+    if (self->own_context && PyContext_Exit(self->context) < 0) PyErr_WriteUnraisable((PyObject *)self);
+    drop_call(self);
+    Py_CLEAR(self->context);
+    if (exception == NULL) self->outcome = result;
+    else set_failure(self, exception);
+    self->done = true;
+    live--;
+    pg_list_remove(&self->link);
+    if (self->failed && !self->retrieved) pg_list_append(&unreported, &self->link);
+    if (PyObject_IS_GC(self->outcome) && !PyObject_GC_IsTracked((PyObject *)self)) PyObject_GC_Track(self);
+    pg_latch_add(&self->ended, -1);
+    if (self->group != NULL) {
+        /* Its add() came with this task, so that the counter can only be short if someone called done() too often. */
+        if (pg_latch_add(&((WaitGroupObject *)self->group)->core, -1) != PG_OK) {
+            PyErr_SetString(PyExc_ValueError, "negative WaitGroup counter");
+            PyErr_WriteUnraisable(self->group);
+        }
+        Py_CLEAR(self->group);
+    }
+    run_callbacks(self);
+}
+
+/* ---- the run ---- */
+
+static int install_hook(PyObject *name, const char *function)
+{
+    PyObject *hook = PyDict_GetItemWithError(names.threading, name);
+    if (PG_LIKELY(hook == NULL || hook == Py_None)) return PyErr_Occurred() ? -1 : 0;
+    PyObject *set = PySys_GetObject(function);
+    PyObject *result = set ? PyObject_CallOneArg(set, hook) : NULL;
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* threading.settrace and setprofile reach new threads, and so new tasks. */
+static int install_hooks(void)
+{
+    static uint64_t version_without; /* of threading's dict, when it named no hooks */
+    uint64_t version = interp_dict_version(names.threading);
+    if (PG_LIKELY(version != 0 && version == version_without)) return 0;
+    if (install_hook(names.trace_hook, "settrace") < 0 || install_hook(names.profile_hook, "setprofile") < 0) return -1;
+    PyObject *trace = PyDict_GetItemWithError(names.threading, names.trace_hook);
+    PyObject *profile = PyDict_GetItemWithError(names.threading, names.profile_hook);
+    if ((trace == NULL || trace == Py_None) && (profile == NULL || profile == Py_None)) version_without = version;
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int enter_context(TaskObject *self)
+{
+    if (self->context == NULL) return 0;
+    if (self->own_context) {
+        if (PyContext_Enter(self->context) == 0) return 0;
+        self->own_context = false; /* it is entered elsewhere: the task fails, and leaves it alone */
+        return -1;
+    }
+    interp_set_context(Py_NewRef(self->context));
+    return 0;
+}
+
+static void task_run(pg_task *core)
+{
+    TaskObject *self = pg_container_of(core, TaskObject, core);
+    PyObject *result = NULL;
+    self->started = true;
+    if (enter_context(self) == 0 && install_hooks() == 0)
+        result = PyObject_Vectorcall(self->function, self->arguments, self->argument_count, self->keywords);
+    finish(self, result);
+    pg_sched_detach_task(); /* what follows may free it, and run any code */
+    Py_DECREF(self);
+    interp_reset(pg_sched_fiber());
+}
+
+/* ---- making ---- */
+
+TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords)
+{
+    if (PG_UNLIKELY(!PyCallable_Check(function))) {
+        PyErr_Format(PyExc_TypeError, "a task needs a callable, not %.100s", Py_TYPE(function)->tp_name);
+        return NULL;
+    }
+    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0, count = positional + named;
+    interp_populate = true;
+    TaskObject *self = PyObject_GC_NewVar(TaskObject, &Task_Type, count);
+    interp_populate = false;
+    if (self == NULL) return NULL;
+    pg_task_init(&self->core, task_run);
+    pg_latch_init(&self->ended, 1);
+    pg_list_init(&self->link);
+    self->id = ++last_id;
+    self->function = Py_NewRef(function);
+    self->keywords = named ? Py_NewRef(keywords) : NULL;
+    self->own_context = self->started = self->done = self->retrieved = self->failed = false;
+    self->traceback = self->name = self->outcome = self->group = self->callbacks = self->weakrefs = NULL;
+    self->argument_count = (uint32_t)positional;
+    for (Py_ssize_t i = 0; i < count; i++) self->arguments[i] = Py_NewRef(args[i]);
+    self->context = NULL;
+    self->spawner_code = interp_caller(&self->spawner_instruction);
+    PyObject *context = interp_context();
+    if (context != NULL && (self->context = PyContext_Copy(context)) == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+void task_start(TaskObject *self)
+{
+    pg_list_append(&all_tasks, &self->link);
+    live++;
+    started_count++;
+    Py_INCREF(self); /* the runtime's, dropped at the end of task_run */
+    pg_sched_spawn(&self->core);
+}
+
+static int options_from(TaskObject *self, PyObject *name, PyObject *context, PyObject *stack_size)
+{
+    if (name != Py_None) {
+        if (!PyUnicode_Check(name)) {
+            PyErr_Format(PyExc_TypeError, "a task's name must be a string, not %.100s", Py_TYPE(name)->tp_name);
+            return -1;
+        }
+        self->name = Py_NewRef(name);
+    }
+    if (context != Py_None) {
+        if (!PyContext_CheckExact(context)) {
+            PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %.100s",
+                         Py_TYPE(context)->tp_name);
+            return -1;
+        }
+        Py_XSETREF(self->context, Py_NewRef(context));
+        self->own_context = true;
+    }
+    if (stack_size != Py_None) {
+        Py_ssize_t size = PyNumber_AsSsize_t(stack_size, PyExc_ValueError);
+        if (size == -1 && PyErr_Occurred()) return -1;
+        if (size <= 0 || size > UINT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "a stack size must lie between 1 byte and 4 GiB, not %zd", size);
+            return -1;
+        }
+        self->core.stack_size = (uint32_t)size;
+    }
+    return 0;
+}
+
+/* (*args, **kwargs) as a vector; returns a new tuple that owns the items, and the names in *keywords (new). */
+static PyObject *call_vector(PyObject *args, PyObject *kwargs, PyObject **keywords)
+{
+    PyObject *positional = PySequence_Tuple(args), *vector = NULL;
+    *keywords = NULL;
+    if (positional == NULL || kwargs == Py_None) return positional;
+    if (!PyDict_Check(kwargs)) {
+        PyErr_Format(PyExc_TypeError, "kwargs must be a dict, not %.100s", Py_TYPE(kwargs)->tp_name);
+    } else {
+        PyObject *keys = PyDict_Keys(kwargs), *values = PyDict_Values(kwargs), *tail = NULL;
+        if (keys != NULL && values != NULL) {
+            *keywords = PyList_AsTuple(keys);
+            tail = PyList_AsTuple(values);
+        }
+        for (Py_ssize_t i = 0; *keywords != NULL && i < PyTuple_GET_SIZE(*keywords); i++)
+            if (!PyUnicode_Check(PyTuple_GET_ITEM(*keywords, i))) {
+                PyErr_SetString(PyExc_TypeError, "keywords must be strings");
+                Py_CLEAR(tail);
+                break;
+            }
+        if (tail != NULL) vector = PySequence_Concat(positional, tail);
+        Py_XDECREF(keys);
+        Py_XDECREF(values);
+        Py_XDECREF(tail);
+    }
+    if (vector == NULL) Py_CLEAR(*keywords);
+    Py_DECREF(positional);
+    return vector;
+}
+
+static PyObject *task_tp_new(PyTypeObject *type, PyObject *arguments, PyObject *named)
+{
+    static char *known[] = {"fn", "args", "kwargs", "name", "context", "stack_size", NULL};
+    PyObject *function, *args = NULL, *kwargs = Py_None, *name = Py_None, *context = Py_None, *size = Py_None;
+    PyObject *keywords;
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O|OO$OOO:Task", known, &function, &args, &kwargs, &name,
+                                     &context, &size))
+        return NULL;
+    PyObject *none = PyTuple_New(0);
+    PyObject *vector = call_vector(args ? args : none, kwargs, &keywords);
+    Py_XDECREF(none);
+    if (vector == NULL) return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(vector) - (keywords ? PyTuple_GET_SIZE(keywords) : 0);
+    TaskObject *self = task_new(function, ((PyTupleObject *)vector)->ob_item, count, keywords);
+    Py_DECREF(vector);
+    Py_XDECREF(keywords);
+    if (self == NULL) return NULL;
+    if (options_from(self, name, context, size) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    task_start(self);
+    return (PyObject *)self;
+}
+
+/* ---- the type's life ---- */
+
+static int task_traverse(TaskObject *self, visitproc visit, void *arg)
+{
+    Py_ssize_t count = self->argument_count + (self->keywords ? PyTuple_GET_SIZE(self->keywords) : 0);
+    Py_VISIT(self->function);
+    Py_VISIT(self->keywords);
+    Py_VISIT(self->context);
+    Py_VISIT(self->outcome);
+    Py_VISIT(self->traceback);
+    Py_VISIT(self->group);
+    Py_VISIT(self->callbacks);
+    for (Py_ssize_t i = 0; i < count; i++) Py_VISIT(self->arguments[i]);
+    return 0;
+}
+
+static int task_clear(TaskObject *self)
+{
+    drop_call(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->outcome);
+    Py_CLEAR(self->traceback);
+    Py_CLEAR(self->group);
+    Py_CLEAR(self->callbacks);
+    return 0;
+}
+
+static void task_finalize(TaskObject *self)
+{
+    if (!self->failed || self->retrieved) return;
+    PyObject *current = PyErr_Occurred() ? interp_take_exception() : NULL;
+    report(self);
+    if (current != NULL) interp_raise(current);
+}
+
+static void task_dealloc(TaskObject *self)
+{
+    if (PG_UNLIKELY(self->failed && !self->retrieved) && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
+    if (PyObject_GC_IsTracked((PyObject *)self)) PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, task_dealloc)
+    if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    pg_list_remove(&self->link);
+    task_clear(self);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->spawner_code);
+    PyObject_GC_Del(self);
+    Py_TRASHCAN_END
+}
+
+/* ---- waiting for it ---- */
+
+/* 0 when it has ended; -1 with an exception. */
+static int wait_for_end(TaskObject *self, pg_nanos deadline)
+{
+    wait_info info = {.reason = "join", .object = (PyObject *)self};
+    if (self->done) return 0;
+    if (self == task_current()) {
+        PyErr_SetString(PyExc_RuntimeError, "a task cannot wait for its own end");
+        return -1;
+    }
+    note_wait(&info);
+    int outcome = pg_latch_wait(&self->ended, deadline);
+    if (outcome != PG_OK) return raise_outcome(outcome, "the task did not end in time");
+    after_success();
+    return 0;
+}
+
+static PyObject *outcome_of(TaskObject *self)
+{
+    if (self->outcome == NULL) { /* taken by the garbage collector, from a finalizer's view */
+        PyErr_SetString(PyExc_RuntimeError, "the task has been torn down");
+        return NULL;
+    }
+    if (!self->failed) return Py_NewRef(self->outcome);
+    mark_retrieved(self);
+    if (self->traceback != NULL) PyException_SetTraceback(self->outcome, self->traceback);
+    not_again_in_main(self->outcome);
+    interp_raise(Py_NewRef(self->outcome));
+    return NULL;
+}
+
+static PyObject *task_join(TaskObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    pg_nanos deadline;
+    if (timeout_argument("join", args, count, keywords, 0, &deadline) < 0) return NULL;
+    Py_INCREF(self); /* the caller's frame may let it go while we wait */
+    PyObject *result = wait_for_end(self, deadline) < 0 ? NULL : outcome_of(self);
+    Py_DECREF(self);
+    return result;
+}
+
+static PyObject *task_exception(TaskObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    pg_nanos deadline;
+    if (timeout_argument("exception", args, count, keywords, 0, &deadline) < 0) return NULL;
+    if (wait_for_end(self, deadline) < 0) return NULL;
+    if (!self->failed) Py_RETURN_NONE;
+    mark_retrieved(self);
+    return Py_NewRef(self->outcome);
+}
+
+static PyObject *task_add_done_callback(TaskObject *self, PyObject *callback)
+{
+    if (!PyCallable_Check(callback)) {
+        PyErr_Format(PyExc_TypeError, "a callback must be callable, not %.100s", Py_TYPE(callback)->tp_name);
+        return NULL;
+    }
+    if (self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) return NULL;
+    if (PyList_Append(self->callbacks, callback) < 0) return NULL;
+    if (self->done) run_callbacks(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- looking at it ---- */
+
+static const char *state_of(TaskObject *self)
+{
+    if (self->done) return "done";
+    if (!self->started) return "ready";
+    switch (pg_load_acquire(&self->core.state)) {
+    case PG_TASK_PARKED: return "waiting";
+    case PG_TASK_READY: return "ready";
+    default: return self != task_current() && pg_sched_is_blocked(self->core.fiber) ? "blocked" : "running";
+    }
+}
+
+static PyObject *get_state(TaskObject *self, void *closure) { return PyUnicode_FromString(state_of(self)); }
+static PyObject *get_id(TaskObject *self, void *closure) { return PyLong_FromUnsignedLongLong(self->id); }
+static PyObject *task_done(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->done); }
+static PyObject *task_cancelled(TaskObject *self, PyObject *unused)
+{
+    return PyBool_FromLong(self->failed && self->done && PyErr_GivenExceptionMatches(self->outcome, names.task_cancelled));
+}
+
+static PyObject *get_name(TaskObject *self, void *closure)
+{
+    if (self->name == NULL) self->name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)self->id);
+    return Py_XNewRef(self->name);
+}
+
+static int set_name(TaskObject *self, PyObject *name, void *closure)
+{
+    if (name == NULL || !PyUnicode_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, "a task's name must be a string");
+        return -1;
+    }
+    Py_XSETREF(self->name, Py_NewRef(name));
+    return 0;
+}
+
+static bool is_parked(TaskObject *self)
+{
+    return self->started && !self->done && pg_load_acquire(&self->core.state) == PG_TASK_PARKED;
+}
+
+static PyObject *get_waiting_on(TaskObject *self, void *closure)
+{
+    const wait_info *wait = is_parked(self) ? self->core.fiber->wait : NULL;
+    if (wait == NULL) Py_RETURN_NONE;
+    Py_ssize_t count = wait->object ? 1 : wait->count;
+    PyObject *objects = PyTuple_New(count);
+    if (objects == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *object = wait->object;
+        if (object == NULL) {
+            CaseObject *one = (CaseObject *)wait->objects[i];
+            object = one->channel ? (PyObject *)one->channel : Py_None;
+        }
+        PyTuple_SET_ITEM(objects, i, Py_NewRef(object));
+    }
+    return PyObject_CallFunction(names.waiting_on, "sN", wait->reason, objects);
+}
+
+static PyObject *get_waiting_since(TaskObject *self, void *closure)
+{
+    if (!is_parked(self)) Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)self->core.fiber->parked_at / 1e9);
+}
+
+static PyObject *get_spawned_at(TaskObject *self, void *closure)
+{
+    PyCodeObject *code = (PyCodeObject *)self->spawner_code;
+    if (code == NULL) Py_RETURN_NONE;
+    return Py_BuildValue("(Oi)", code->co_filename, PyCode_Addr2Line(code, self->spawner_instruction));
+}
+
+static PyObject *task_frames(TaskObject *self, PyObject *unused)
+{
+    PyObject *list = PyList_New(0);
+    if (list == NULL || !self->started || self->done) return list;
+    PyFrameObject *frame = PyThreadState_GetFrame(interp_state(self->core.fiber)); /* new reference */
+    int failed = 0;
+    while (frame != NULL && !failed) {
+        failed = PyList_Append(list, (PyObject *)frame) < 0;
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    Py_XDECREF(frame);
+    if (failed || PyList_Reverse(list) < 0) Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *task_print_stack(TaskObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *known[] = {"file", NULL};
+    PyObject *file = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:print_stack", known, &file)) return NULL;
+    PyObject *module = PyImport_ImportModule("pygo._report");
+    PyObject *result = module ? PyObject_CallMethod(module, "print_stack", "OO", self, file) : NULL;
+    Py_XDECREF(module);
+    return result;
+}
+
+static PyObject *task_repr(TaskObject *self)
+{
+    PyObject *name = get_name(self, NULL), *function = NULL, *text = NULL;
+    if (name == NULL) return NULL;
+    if (self->function != NULL) {
+        function = PyObject_GetAttrString(self->function, "__qualname__");
+        if (function == NULL) {
+            PyErr_Clear();
+            function = PyObject_Repr(self->function);
+        }
+    }
+    if (self->function == NULL || function != NULL)
+        text = PyUnicode_FromFormat("<pygo.Task %llu %R %s%s%V>", (unsigned long long)self->id, name, state_of(self),
+                                    function ? " in " : (self->failed ? ", failed" : ""), function, "");
+    Py_XDECREF(function);
+    Py_DECREF(name);
+    return text;
+}
+
+#define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
+#define CALL(function) (PyCFunction)(void (*)(void))(function)
+
+static PyMethodDef task_methods[] = {
+    {"join", CALL(task_join), FAST_KEYWORDS,
+     PyDoc_STR("join($self, /, timeout=None)\n--\n\nWait until the task has ended; return its result or raise its "
+               "exception.\n\ntimeout: seconds, None waits for ever, 0 only looks. Raises TimeoutError; TaskCancelled "
+               "if the task was\ncancelled; RuntimeError when a task joins itself. May be called from tasks and any "
+               "thread, any number of times.")},
+    {"result", CALL(task_join), FAST_KEYWORDS,
+     PyDoc_STR("result($self, /, timeout=None)\n--\n\nThe same as join(), under the name of concurrent.futures.")},
+    {"exception", CALL(task_exception), FAST_KEYWORDS,
+     PyDoc_STR("exception($self, /, timeout=None)\n--\n\nWait until the task has ended; return its exception, or None.\n\n"
+               "timeout: seconds. Raises TimeoutError.")},
+    {"done", (PyCFunction)task_done, METH_NOARGS,
+     PyDoc_STR("done($self, /)\n--\n\nWhether the task has ended. Never waits.")},
+    {"cancelled", (PyCFunction)task_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nWhether the task ended by being cancelled. Never waits.")},
+    {"add_done_callback", (PyCFunction)task_add_done_callback, METH_O,
+     PyDoc_STR("add_done_callback($self, fn, /)\n--\n\nCall fn(task) when the task has ended, in its place; at once if "
+               "it has.\n\nAn exception of fn goes to sys.unraisablehook.")},
+    {"frames", (PyCFunction)task_frames, METH_NOARGS,
+     PyDoc_STR("frames($self, /)\n--\n\nThe task's Python frames, outermost first; [] unless it has started and not "
+               "ended.")},
+    {"print_stack", CALL(task_print_stack), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("print_stack($self, /, file=None)\n--\n\nPrint the task's stack as a traceback is printed; to sys.stderr "
+               "unless a file is given.")},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Task[R], for annotations."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef task_getset[] = {
+    {"id", (getter)get_id, NULL, "A number no other task of this process has.", NULL},
+    {"name", (getter)get_name, (setter)set_name, "For people; Task-<id> unless given.", NULL},
+    {"state", (getter)get_state, NULL, "'ready', 'running', 'waiting', 'blocked' (in a blocking call) or 'done'.", NULL},
+    {"waiting_on", (getter)get_waiting_on, NULL, "None, or (reason, objects) of the current wait.", NULL},
+    {"_waiting_since", (getter)get_waiting_since, NULL, "time.monotonic() of the current wait's start, or None.", NULL},
+    {"_spawned_at", (getter)get_spawned_at, NULL, "(file name, line) of the spawn, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(task_doc, "Task(fn, args=(), kwargs=None, *, name=None, context=None, stack_size=None)\n--\n\n"
+"A call of fn(*args, **kwargs) scheduled to run beside the others; constructing schedules it, as spawn() does.\n\n"
+"name: for people. context: a contextvars.Context to run in instead of a copy of the caller's. stack_size: usable bytes\n"
+"of stack it needs at least. Raises TypeError and ValueError for wrong arguments, before anything is scheduled.\n\n"
+"    >>> Task(pow, (2, 10), name='power').join()\n"
+"    1024");
+
+PyTypeObject Task_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pygo.Task",
+    .tp_basicsize = offsetof(TaskObject, arguments),
+    .tp_itemsize = sizeof(PyObject *),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_doc = task_doc,
+    .tp_new = task_tp_new,
+    .tp_dealloc = (destructor)task_dealloc,
+    .tp_finalize = (destructor)task_finalize,
+    .tp_traverse = (traverseproc)task_traverse,
+    .tp_clear = (inquiry)task_clear,
+    .tp_repr = (reprfunc)task_repr,
+    .tp_weaklistoffset = offsetof(TaskObject, weakrefs),
+    .tp_methods = task_methods,
+    .tp_getset = task_getset,
+};
+
+/* ---- all of them ---- */
+
+TaskObject *task_current(void)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    if (fiber == NULL || fiber->task == NULL || fiber->task->run != task_run) return NULL;
+    return pg_container_of(fiber->task, TaskObject, core);
+}
+
+PyObject *task_list_all(void)
+{
+    PyObject *list = PyList_New(0);
+    for (pg_node *node = all_tasks.next; list != NULL && node != &all_tasks; node = node->next)
+        if (PyList_Append(list, (PyObject *)task_of(node)) < 0) Py_CLEAR(list);
+    return list;
+}
+
+void task_forget_others(TaskObject *survivor)
+{
+    pg_list_init(&all_tasks); /* the others' records stay as they are: they never run again, nor end */
+    live = survivor != NULL;
+    if (survivor != NULL) {
+        pg_list_init(&survivor->link);
+        pg_list_append(&all_tasks, &survivor->link);
+    }
+}

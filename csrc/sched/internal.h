@@ -1,0 +1,200 @@
+/* What the files of sched/ share. */
+#ifndef PG_SCHED_INTERNAL_H
+#define PG_SCHED_INTERNAL_H
+
+#include "machine/switch.h"
+#include "sched/sched.h"
+
+#ifdef PG_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+enum {
+    PG_POLL_TICKS = 64,       /* every so many task starts a worker looks at the shared queue, timers and turns */
+    PG_TURN_POLLS = 8,        /* a turn costs some microseconds: after so many polls with a thread waiting for one */
+    PG_NEXT_STREAK = 128,     /* so often may run_next jump the queue in a row */
+    PG_EXPIRE_BATCH = 64,
+};
+#define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
+#define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
+#define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept */
+#define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
+
+/* An OS thread as the thread-local slot knows it. */
+typedef struct pg_thread {
+    pg_worker *worker; /* NULL: not one of ours */
+    bool is_main;
+    pg_node link; /* in sched.threads: sched.lock */
+    uint64_t random; /* owner only */
+    pg_task stand_in;  /* what it waits with outside of tasks */
+} pg_thread;
+
+enum worker_sleep {
+    AWAKE,
+    IDLE,        /* in sched.idle */
+    QUEUED,      /* in sched.waiting: has work only it may run, wants a permit */
+    LOCKED_IDLE, /* in no list: carries a pinned task that is parked */
+};
+
+enum worker_post { POST_NONE, POST_PARK, POST_YIELD, POST_END };
+
+/* Bits of pg_worker.attention. */
+enum { ATTEND_LOST = 1, ATTEND_STOP = 2 };
+
+struct pg_worker {
+    pg_thread thread; /* first: the slot points here */
+
+    /* owner only */
+    pg_fiber *current; /* the fiber that runs, NULL while on the worker's own stack */
+    void *sp;          /* own stack, while a fiber runs */
+    pg_fiber *previous; /* the fiber just left, for the one just entered */
+    pg_fiber *entering; /* the fiber being switched to: how a new one learns who it is */
+    enum worker_post post;
+    uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
+    bool searching, give_turn;
+    pg_task *pinned_task; /* runs nothing else while set */
+    void *sanitizer;
+    unsigned long os_id; /* set at the thread's start */
+
+    /* shared */
+    _Atomic(pg_fiber *) watched; /* = current, for the monitor */
+    atomic_uint tick;            /* owner counts task starts; the monitor compares */
+    atomic_uint attention;       /* bits: set by others, cleared by the owner */
+    _Atomic(pg_task *) run_next; /* owner puts; owner and drainers take by exchange */
+    pg_runq queue;
+    pg_inject inbox;             /* tasks that must run here */
+    atomic_uint granted;         /* futex word: 0 asleep, 1 woken with a permit */
+
+    /* sched.lock */
+    enum worker_sleep sleep;
+    pg_node link;       /* in sched.idle or sched.waiting */
+    bool alive, permit; /* permit: it holds one */
+
+    /* monitor only */
+    uint32_t seen_tick, seen_outside;
+    pg_nanos seen_since;
+
+    /* statistics: owner writes, anyone reads */
+    _Atomic uint64_t spawned, finished, switches, steals, parks, fresh_starts;
+};
+
+typedef struct pg_sched {
+    pg_hooks hooks;
+    bool exclusive, spinning; /* set before publish */
+
+    pg_lock lock;
+    atomic_int limit;            /* workers asked for: written under lock */
+    int permits;                 /* lock: how many exist */
+    atomic_int permits_free;     /* written under lock; negative while workers are to be fewer */
+    pg_node idle, waiting;       /* lock */
+    pg_node threads;             /* lock: threads that are not workers */
+    _Atomic(pg_worker *) timekeeper; /* the resting worker that wakes for the next timer: the last that lay down */
+    atomic_int thread_count;     /* written under lock */
+    _Atomic(pg_worker *) table[PG_MAX_THREADS]; /* slots are filled under the lock and never emptied */
+    atomic_int table_length;
+    uint32_t starting;           /* lock: threads being created */
+    atomic_bool stopping;
+    _Atomic(pg_thread *) main_thread; /* once it has waited here */
+
+    atomic_int searching;   /* workers with a permit that look for work */
+    atomic_int turns;       /* threads that want the interpreter */
+    atomic_uint turn_word;  /* futex: counts turns given */
+    pg_inject inject;
+    pg_inject no_stack;     /* tasks put back because no stack was to be had, until a fiber is released */
+    pg_timers timers;
+
+    pg_lock fiber_lock;
+    pg_fiber *free_fibers[2];       /* fiber_lock; last in, first out; small stacks, large ones */
+    pg_node fibers;                 /* fiber_lock */
+    atomic_size_t fiber_count, free_count, free_low; /* written under fiber_lock */
+
+    atomic_uint colors;
+    pg_lock look_lock;              /* held by the monitor while it looks at running fibers, and to take any apart */
+    pg_task scavenger;              /* owned by whoever has set: */
+    atomic_bool scavenging;
+
+    /* monitor */
+    atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
+    atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
+    bool monitor_started;     /* lock */
+    _Atomic pg_nanos coarse_now;
+    _Atomic uint64_t handoffs, foreign_spawned;
+} pg_sched;
+
+extern pg_sched pg_the_sched;
+
+/* worker.c */
+void pg_worker_main(void *worker);
+void pg_wake_one(void);               /* P3, slow half: take a free permit, wake or start a worker with it */
+void pg_worker_notify(pg_worker *worker); /* its inbox has something */
+bool pg_work_visible(void);
+void pg_take_permit_away(pg_worker *worker);
+size_t pg_worker_flush(pg_worker *worker); /* its queue goes to the shared one */
+
+/* P3, fast half. Call after the task has been stored in the shared queue, whose count is sequentially consistent. */
+static inline void pg_wake_after_inject(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (PG_UNLIKELY(pg_load_seqcst(&sched->permits_free) > 0) && pg_load_seqcst(&sched->searching) == 0) pg_wake_one();
+}
+
+/* The same after any other store. */
+static inline void pg_wake_if_free(void)
+{
+    pg_fence_seqcst(); /* pairs with the fence of rest() */
+    pg_wake_after_inject();
+}
+
+/* fiber.c */
+bool pg_fibers_may_fade(void); /* more are free than are kept for ever */
+pg_fiber *pg_fiber_obtain(size_t stack_size); /* from the free list or new; NULL when the system refuses */
+void pg_fiber_release(pg_fiber *fiber);
+void pg_fibers_scavenge(void);
+void pg_fiber_lacking(pg_task *task, bool none_free); /* put it back until there is a stack for it */
+_Noreturn void pg_fiber_main(void *worker);
+
+/* sched.c */
+void pg_queue_here_or_shared(pg_worker *worker, pg_task *task);
+pg_task *pg_pick(pg_worker *worker); /* quick: own queue, then the shared one; NULL sends the worker to its own stack */
+bool pg_may_run(pg_worker *worker, pg_task *task); /* or forwards it to where it must run */
+pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task); /* NULL: no stack; the task was put back */
+void pg_arrive(pg_worker *worker, pg_fiber *fiber);       /* first thing on a stack just switched to */
+void pg_settle_previous(pg_worker *worker);               /* publish what was left: only now may others resume it */
+_Noreturn void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber);
+void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's own stack, until it is switched back to */
+size_t pg_expire_timers(pg_nanos now);
+
+/* monitor.c */
+void pg_monitor_wake(void);
+void pg_monitor_start_locked(void);
+
+static inline pg_worker *pg_worker_of_thread(void)
+{
+    pg_thread *thread = pg_tls_get();
+    return thread ? thread->worker : NULL;
+}
+
+/* Vigna's splitmix64. */
+static inline uint64_t pg_random_step(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
+{
+    return PG_LIKELY(task->stack_size == 0) || pg_stack_size(&fiber->stack) >= task->stack_size;
+}
+
+static inline void pg_note_switch(void *sanitizer)
+{
+#ifdef PG_TSAN
+    __tsan_switch_to_fiber(sanitizer, 0);
+#else
+    (void)sanitizer;
+#endif
+}
+
+#endif

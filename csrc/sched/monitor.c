@@ -1,0 +1,152 @@
+/* The monitor: one thread that runs no tasks (Go's sysmon).
+ *
+ * While workers hold permits it looks at them every 25 us to 1 ms:
+ *      - a holder whose task left the interpreter and has not been back for several looks loses its permit: it sits in
+ *        a blocking call, and others go on meanwhile;
+ *      - a holder that has run one task for 10 ms although others are ready loses it too; then both run, and under a GIL
+ *        the interpreter's own switching shares the time;
+ *      - timers that are due and that no worker has looked at are fired.
+ * It slows down while nothing happens and sleeps while nobody holds a permit, until somebody takes one.
+ */
+#include "sched/internal.h"
+
+enum {
+    LOOKS_OUTSIDE = 4, /* looks in a row that must find the task outside: one look may hit any short call */
+    LINGER_ROUNDS = 3,
+};
+#define LOOK_FAST ((pg_nanos)25000)
+#define LOOK_SLOW ((pg_nanos)1000000)
+#define LOOK_LOST ((pg_nanos)100000000)
+#define COMPUTING_TOO_LONG ((pg_nanos)10000000)
+#define WAITING_TOO_LONG ((pg_nanos)20000000)
+#define SCAVENGE_EVERY PG_SECOND
+#define RETRY_EVERY ((pg_nanos)5000000)
+
+typedef struct look {
+    bool holders, outside, lost;
+} look;
+
+static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    unsigned tick = pg_load_relaxed(&worker->tick);
+    pg_fiber *fiber = pg_load_relaxed(&worker->watched);
+    seen->holders = true;
+    if (fiber == NULL || tick != worker->seen_tick) {
+        worker->seen_tick = tick;
+        worker->seen_since = now;
+        worker->seen_outside = 0;
+        return;
+    }
+    if (hooks->is_outside != NULL && hooks->is_outside(fiber)) {
+        /* While another thread is inside, ours may only be waiting to come back, and so would its successor. */
+        if (hooks->is_busy() && now - worker->seen_since < WAITING_TOO_LONG) return;
+        seen->outside = true;
+        if (++worker->seen_outside >= LOOKS_OUTSIDE) pg_take_permit_away(worker);
+        return;
+    }
+    worker->seen_outside = 0;
+    if (now - worker->seen_since < COMPUTING_TOO_LONG) return;
+    if (pg_work_visible() || pg_load_relaxed(&pg_the_sched.turns) > 0) pg_take_permit_away(worker);
+}
+
+static look look_at_all(pg_nanos now)
+{
+    pg_sched *sched = &pg_the_sched;
+    look seen = {false, false, false};
+    int slots = pg_load_acquire(&sched->table_length);
+    pg_lock_acquire(&sched->look_lock);
+    for (int i = 0; i < slots; i++) {
+        pg_worker *worker = pg_load_acquire(&sched->table[i]);
+        pg_lock_acquire(&sched->lock);
+        bool holds = worker->alive && worker->permit, awake = worker->alive && worker->sleep == AWAKE;
+        pg_lock_release(&sched->lock);
+        if (holds) {
+            look_at_holder(worker, now, &seen);
+        } else if (awake) { /* lost its permit; a task it queued before it noticed must not wait for it */
+            seen.lost = true;
+            if (pg_worker_flush(worker) > 0) pg_wake_if_free();
+        }
+    }
+    pg_lock_release(&sched->look_lock);
+    return seen;
+}
+
+/* Sleep long, unless somebody takes a permit: only then is there anything new to see. */
+static void sleep_until_permit(pg_nanos limit)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_store_seqcst(&sched->monitor_word, 0);
+    /* A permit taken before the store was taken by somebody who saw us awake: look once more. */
+    if (!look_at_all(pg_now()).holders)
+        (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
+    pg_store_seqcst(&sched->monitor_word, 1);
+}
+
+/* Memory for stacks may have come back from elsewhere, or a free fiber be too small for the first that waits. */
+static void retry_starved(pg_nanos now, pg_nanos *retried)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (PG_LIKELY(pg_load_relaxed(&sched->no_stack.count) == 0) || now - *retried < RETRY_EVERY) return;
+    *retried = now;
+    for (size_t i = pg_load_relaxed(&sched->free_count) + 1; i > 0; i--) {
+        pg_task *task;
+        if (pg_inject_pop(&sched->no_stack, &task, 1) == 0) return;
+        pg_inject_push(&sched->inject, task);
+    }
+}
+
+/* What may be left to do without holders: starved tasks, a worker that lost its permit, stacks to give back. */
+static pg_nanos quiet_patience(const look *seen)
+{
+    if (pg_load_relaxed(&pg_the_sched.no_stack.count) > 0) return RETRY_EVERY;
+    if (seen->lost) return LOOK_LOST;
+    return pg_fibers_may_fade() ? SCAVENGE_EVERY : PG_FOREVER;
+}
+
+static void monitor_main(void *unused)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_nanos interval = LOOK_FAST, scavenged = pg_now(), retried = 0;
+    int quiet = 0;
+    (void)unused;
+    for (;;) {
+        pg_nanos now = pg_now();
+        pg_expire_timers(now);
+        look seen = look_at_all(now);
+        retry_starved(now, &retried);
+        if (pg_load_relaxed(&sched->inject.count) > 0) pg_wake_if_free(); /* after a failed thread start */
+        if (now - scavenged > SCAVENGE_EVERY) {
+            pg_fibers_scavenge();
+            scavenged = now;
+        }
+        if (seen.holders) {
+            quiet = 0;
+            if (seen.outside) interval = LOOK_FAST;
+            else if (interval < LOOK_SLOW) interval += interval / 4;
+            pg_nanosleep(interval);
+        } else if (quiet++ < LINGER_ROUNDS) { /* being woken costs the waker more than a look now and then */
+            pg_nanosleep(LOOK_SLOW);
+            interval = LOOK_FAST;
+        } else {
+            sleep_until_permit(quiet_patience(&seen));
+            interval = LOOK_FAST;
+        }
+    }
+}
+
+void pg_monitor_wake(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (pg_load_seqcst(&sched->monitor_word) != 0) return;
+    if (pg_exchange_seqcst(&sched->monitor_word, 1) == 0) pg_futex_wake(&sched->monitor_word, 1);
+}
+
+void pg_monitor_start_locked(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (sched->monitor_started) return;
+    pg_store_seqcst(&sched->monitor_word, 1);
+    /* Failing, the next worker thread tries again; tasks run meanwhile, only nobody rescues them from blocking calls. */
+    sched->monitor_started = pg_os_thread_start(monitor_main, NULL, "pygo-monitor") == PG_OK;
+}

@@ -1,0 +1,694 @@
+/* Tasks: spawn, make ready, pick, switch, park. Worker threads are in worker.c, the design in sched.h. */
+#include "sched/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+pg_sched pg_the_sched;
+
+/* ---- who calls ---- */
+
+static void thread_destroy(void *slot)
+{
+    pg_thread *thread = slot;
+    if (thread->worker != NULL) return;
+    pg_lock_acquire(&pg_the_sched.lock);
+    pg_list_remove(&thread->link);
+    pg_lock_release(&pg_the_sched.lock);
+    if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
+    free(thread);
+}
+
+static pg_thread *thread_of_caller(void)
+{
+    pg_thread *thread = pg_tls_get();
+    if (PG_LIKELY(thread != NULL)) return thread;
+    thread = calloc(1, sizeof *thread);
+    if (thread == NULL) return NULL;
+    pg_task_init(&thread->stand_in, NULL);
+    thread->stand_in.kind = PG_KIND_THREAD;
+    pg_store_relaxed(&thread->stand_in.state, PG_TASK_RUNNING);
+    thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
+    if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
+    pg_lock_acquire(&pg_the_sched.lock);
+    pg_list_append(&pg_the_sched.threads, &thread->link);
+    pg_lock_release(&pg_the_sched.lock);
+    pg_tls_set(thread);
+    return thread;
+}
+
+uint64_t pg_sched_random(void)
+{
+    static _Atomic uint64_t streams;
+    pg_thread *thread = thread_of_caller();
+    uint64_t fallback = pg_add_relaxed(&streams, 1);
+    if (thread == NULL) return pg_random_step(&fallback);
+    if (thread->random == 0) thread->random = fallback + 1;
+    return pg_random_step(&thread->random);
+}
+
+pg_fiber *pg_sched_fiber(void)
+{
+    pg_worker *worker = pg_worker_of_thread();
+    return worker ? worker->current : NULL;
+}
+
+void pg_sched_detach_task(void)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    pg_task_init(&fiber->tail, NULL);
+    fiber->tail.fiber = fiber;
+    pg_store_relaxed(&fiber->tail.state, PG_TASK_RUNNING);
+    fiber->task = &fiber->tail;
+}
+
+pg_task *pg_sched_self(void)
+{
+    pg_thread *thread = thread_of_caller();
+    if (thread == NULL) return NULL;
+    if (thread->worker != NULL && thread->worker->current != NULL) return thread->worker->current->task;
+    return &thread->stand_in;
+}
+
+/* ---- queues ---- */
+
+static bool may_use_own_queue(pg_worker *worker)
+{
+    return pg_load_relaxed(&worker->attention) == 0 && worker->pinned_task == NULL;
+}
+
+void pg_queue_here_or_shared(pg_worker *worker, pg_task *task)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (worker != NULL && may_use_own_queue(worker)) {
+        pg_runq_push(&worker->queue, task, &sched->inject);
+        if (!sched->exclusive) pg_wake_if_free(); /* else the only permit is ours: nobody to wake */
+    } else {
+        pg_inject_push(&sched->inject, task);
+        pg_wake_after_inject();
+    }
+}
+
+/* Run `task` next, and what was to be next before it at the end of the queue. */
+static void queue_next(pg_worker *worker, pg_task *task)
+{
+    pg_task *bumped = pg_exchange_acqrel(&worker->run_next, task);
+    if (bumped != NULL) pg_runq_push(&worker->queue, bumped, &pg_the_sched.inject);
+    if (!pg_the_sched.exclusive) pg_wake_if_free();
+}
+
+void pg_sched_spawn(pg_task *task)
+{
+    pg_worker *worker = pg_worker_of_thread();
+    if (worker != NULL) pg_count(&worker->spawned);
+    else pg_add_relaxed(&pg_the_sched.foreign_spawned, 1);
+    pg_queue_here_or_shared(worker, task);
+}
+
+/* The one worker that may resume the task, or NULL. */
+static pg_worker *home_of(pg_task *task) { return task->fiber != NULL ? task->fiber->pinned : NULL; }
+
+void pg_sched_enqueue_last(pg_task *task)
+{
+    if (task->kind == PG_KIND_THREAD || home_of(task) != NULL) pg_sched_enqueue(task);
+    else pg_queue_here_or_shared(pg_worker_of_thread(), task);
+}
+
+void pg_sched_enqueue(pg_task *task)
+{
+    if (task->kind == PG_KIND_THREAD) {
+        pg_store_release(&task->state, PG_TASK_RUNNING); /* the last touch: the thread, and its stand-in, may go */
+        pg_futex_wake(&task->state, 1);
+        return;
+    }
+    pg_worker *worker = pg_worker_of_thread(), *home = home_of(task);
+    if (PG_UNLIKELY(home != NULL)) {
+        pg_inject_push(&home->inbox, task);
+        if (home != worker) pg_worker_notify(home);
+    } else if (worker != NULL && worker->current != NULL && may_use_own_queue(worker)) {
+        queue_next(worker, task);
+    } else {
+        pg_inject_push(&pg_the_sched.inject, task);
+        pg_wake_after_inject();
+    }
+}
+
+/* ---- picking ---- */
+
+size_t pg_expire_timers(pg_nanos now)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_task *ready[PG_EXPIRE_BATCH];
+    size_t total = 0, count;
+    pg_store_relaxed(&sched->coarse_now, now);
+    if (!pg_timers_due(&sched->timers, now)) return 0;
+    do {
+        count = pg_timers_expire(&sched->timers, now, ready, PG_EXPIRE_BATCH);
+        for (size_t i = 0; i < count; i++) {
+            pg_sched_enqueue_last(ready[i]);
+        }
+        total += count;
+    } while (count > 0 || pg_timers_due(&sched->timers, now));
+    return total;
+}
+
+bool pg_may_run(pg_worker *worker, pg_task *task)
+{
+    pg_fiber *fiber = task->fiber;
+    pg_worker *home;
+    if (fiber == NULL) return true;
+    if (PG_UNLIKELY(fiber->pinned != NULL)) home = fiber->pinned;
+    else home = fiber->worker;
+    if (PG_LIKELY(home == worker)) return true;
+    if (fiber->pinned == NULL && (pg_the_sched.hooks.must_stay == NULL || !pg_the_sched.hooks.must_stay(fiber)))
+        return true;
+    pg_inject_push(&home->inbox, task);
+    pg_worker_notify(home);
+    return false;
+}
+
+/* Move a batch from the shared queue into the own one; returns the first. */
+static pg_task *take_shared(pg_worker *worker, size_t limit)
+{
+    pg_task *first = NULL, *rest;
+    if (pg_load_seqcst(&pg_the_sched.inject.count) == 0) return NULL;
+    if (pg_inject_pop(&pg_the_sched.inject, &first, limit) == 0) return NULL;
+    for (rest = first->next; rest != NULL;) {
+        pg_task *next = rest->next;
+        pg_runq_push(&worker->queue, rest, &pg_the_sched.inject);
+        rest = next;
+    }
+    return first;
+}
+
+static pg_task *take_inbox(pg_worker *worker)
+{
+    pg_task *task = NULL;
+    if (pg_load_seqcst(&worker->inbox.count) == 0) return NULL;
+    return pg_inject_pop(&worker->inbox, &task, 1) ? task : NULL;
+}
+
+static pg_task *take_next(pg_worker *worker)
+{
+    if (pg_load_relaxed(&worker->run_next) == NULL) return NULL;
+    if (worker->next_streak >= PG_NEXT_STREAK && pg_runq_length(&worker->queue) > 0) {
+        pg_task *task = pg_exchange_acqrel(&worker->run_next, NULL); /* two partners must not starve the queue */
+        if (task != NULL) pg_runq_push(&worker->queue, task, &pg_the_sched.inject);
+        return NULL;
+    }
+    return pg_exchange_acqrel(&worker->run_next, NULL);
+}
+
+/* Every PG_POLL_TICKS: what other threads put elsewhere gets its share. */
+static pg_task *poll_shared(pg_worker *worker)
+{
+    if (pg_load_relaxed(&pg_the_sched.turns) > 0 && ++worker->turn_polls >= PG_TURN_POLLS) {
+        worker->turn_polls = 0;
+        worker->give_turn = true;
+        return NULL;
+    }
+    pg_expire_timers(pg_now());
+    return take_shared(worker, 1);
+}
+
+static pg_task *pick_candidate(pg_worker *worker)
+{
+    pg_task *task = take_inbox(worker);
+    if (PG_UNLIKELY(task != NULL)) return task;
+    if (PG_UNLIKELY(worker->pinned_task != NULL)) return NULL;
+    task = take_next(worker);
+    if (task != NULL) {
+        worker->next_streak++;
+        return task;
+    }
+    worker->next_streak = 0;
+    task = pg_runq_pop(&worker->queue);
+    return task != NULL ? task : take_shared(worker, PG_RUNQ_SIZE / 2);
+}
+
+pg_task *pg_pick(pg_worker *worker)
+{
+    pg_task *task = NULL;
+    unsigned tick = pg_load_relaxed(&worker->tick) + 1;
+    pg_store_relaxed(&worker->tick, tick);
+    if (PG_UNLIKELY(pg_load_relaxed(&worker->attention) != 0)) return NULL;
+    if (PG_UNLIKELY(tick % PG_POLL_TICKS == 0) && worker->pinned_task == NULL) {
+        task = poll_shared(worker);
+        if (worker->give_turn) return NULL;
+    }
+    do {
+        if (task == NULL) task = pick_candidate(worker);
+        if (task == NULL || PG_LIKELY(pg_may_run(worker, task))) return task;
+        task = NULL;
+    } while (true);
+}
+
+/* ---- switching ---- */
+
+pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task)
+{
+    pg_fiber *fiber = task->fiber;
+    if (fiber == NULL) {
+        bool none_free = pg_load_relaxed(&pg_the_sched.free_count) == 0;
+        fiber = pg_fiber_obtain(task->stack_size);
+        if (fiber == NULL) {
+            pg_fiber_lacking(task, none_free);
+            return NULL;
+        }
+        fiber->task = task;
+        task->fiber = fiber;
+        pg_count(&worker->fresh_starts);
+    }
+    pg_store_relaxed(&task->state, PG_TASK_RUNNING);
+    return fiber;
+}
+
+void pg_settle_previous(pg_worker *worker)
+{
+    pg_fiber *fiber = worker->previous;
+    unsigned seen = PG_TASK_RUNNING;
+    if (fiber == NULL) return;
+    worker->previous = NULL;
+    pg_task *task = fiber->task;
+    switch (worker->post) {
+    case POST_PARK: /* W2; a success pairs with the waker's CAS, from then on the task is not ours */
+        if (PG_LIKELY(pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED))) return;
+        pg_check(seen == PG_TASK_NOTIFIED); /* it was woken while it left */
+        __attribute__((fallthrough));
+    case POST_YIELD:
+        pg_store_relaxed(&task->state, PG_TASK_READY);
+        if (PG_UNLIKELY(fiber->pinned != NULL)) pg_inject_push(&worker->inbox, task);
+        else pg_queue_here_or_shared(worker, task);
+        return;
+    case POST_END: pg_fiber_release(fiber); return;
+    case POST_NONE: pg_fatal("left a fiber without saying why");
+    }
+}
+
+void pg_arrive(pg_worker *worker, pg_fiber *fiber)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_fiber *previous = worker->previous;
+    fiber->worker = worker;
+    worker->current = fiber;
+    pg_count(&worker->switches);
+    if (sched->hooks.enter != NULL) {
+        if (previous == NULL && sched->spinning && sched->hooks.is_busy != NULL && sched->hooks.is_busy()) {
+            pg_nanos until = pg_now() + PG_SPIN_TIME;
+            while (sched->hooks.is_busy() && pg_now() < until) pg_cpu_relax();
+        }
+        sched->hooks.enter(previous, fiber);
+    }
+    pg_store_relaxed(&worker->watched, fiber); /* only now: waiting to enter is no blocking call */
+    pg_settle_previous(worker);
+}
+
+/* Suspend the context that *save names for `target`, or for the worker's own stack. Returns the worker that resumes. */
+static pg_worker *jump(pg_worker *worker, void **save, pg_fiber *target)
+{
+    worker->entering = target;
+    pg_store_relaxed(&worker->watched, NULL);
+    pg_note_switch(target ? target->sanitizer : worker->sanitizer);
+    return pg_switch(save, target ? target->sp : worker->sp, worker);
+}
+
+/* Leave `fiber` for the next task or the worker's own stack; returns when it is resumed, maybe elsewhere. */
+static void switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
+{
+    fiber->saved_errno = pg_errno_get(); /* before picking, which may map a stack or meet a busy lock */
+    pg_task *next = pg_pick(worker);
+    if (next == NULL && post == POST_YIELD && !worker->give_turn && pg_load_relaxed(&worker->attention) == 0) {
+        pg_errno_set(fiber->saved_errno);
+        return;
+    }
+    pg_fiber *target = next ? pg_fiber_for(worker, next) : NULL;
+    worker->previous = fiber;
+    worker->post = post;
+    worker = jump(worker, &fiber->sp, target);
+    pg_arrive(worker, fiber);
+    pg_errno_set(fiber->saved_errno);
+}
+
+void pg_dispatch(pg_worker *worker, pg_task *task)
+{
+    pg_fiber *fiber = pg_fiber_for(worker, task);
+    if (fiber == NULL) return;
+    worker->previous = NULL;
+    worker->post = POST_NONE;
+    jump(worker, &worker->sp, fiber);
+    worker->current = NULL;
+    if (pg_the_sched.hooks.leave != NULL) pg_the_sched.hooks.leave(worker->previous);
+    pg_settle_previous(worker);
+}
+
+void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
+{
+    for (;;) {
+        fiber->task->run(fiber->task); /* afterwards the task may be gone, and the worker another */
+        fiber->task = NULL;
+        worker = fiber->worker;
+        pg_count(&worker->finished);
+        if (PG_UNLIKELY(fiber->pin_depth > 0)) { /* ended without unpinning */
+            fiber->pin_depth = 0;
+            fiber->pinned = NULL;
+            worker->pinned_task = NULL;
+        }
+        pg_switch_clean_float(); /* the next task on this fiber is a stranger */
+        pg_task *next = pg_pick(worker);
+        if (next != NULL && next->fiber == NULL && pg_fiber_suits(fiber, next)) { /* start it here, without a switch */
+            fiber->task = next;
+            next->fiber = fiber;
+            pg_store_relaxed(&next->state, PG_TASK_RUNNING);
+            pg_count(&worker->fresh_starts);
+            continue;
+        }
+        worker->previous = fiber;
+        worker->post = POST_END;
+        worker = jump(worker, &fiber->sp, next ? pg_fiber_for(worker, next) : NULL);
+        pg_arrive(worker, fiber);
+    }
+}
+
+/* ---- parking ---- */
+
+typedef struct park_timer {
+    pg_timer timer;
+    pg_task *task;
+    atomic_bool fired;
+} park_timer;
+
+static pg_task *park_timer_fire(pg_timer *timer)
+{
+    park_timer *park = pg_container_of(timer, park_timer, timer);
+    pg_task *task = park->task;
+    pg_store_release(&park->fired, true);
+    return pg_task_wake(task) ? task : NULL;
+}
+
+static bool consume_notification(pg_task *self)
+{
+    if (PG_LIKELY(pg_load_acquire(&self->state) != PG_TASK_NOTIFIED)) return false;
+    pg_store_relaxed(&self->state, PG_TASK_RUNNING); /* wakers leave NOTIFIED alone, so nothing is overwritten */
+    return true;
+}
+
+static int fiber_park(pg_fiber *fiber, pg_nanos deadline)
+{
+    pg_worker *worker = fiber->worker;
+    park_timer park;
+    if (PG_UNLIKELY(consume_notification(fiber->task))) return PG_OK;
+    pg_count(&worker->parks);
+    fiber->parked_at = pg_load_relaxed(&pg_the_sched.coarse_now);
+    if (deadline == PG_FOREVER) {
+        switch_away(worker, fiber, POST_PARK);
+        return PG_OK;
+    }
+    if (deadline <= 0 || pg_now() >= deadline) return PG_ETIMEDOUT;
+    park.task = fiber->task;
+    park.timer = (pg_timer){.fire = park_timer_fire};
+    atomic_init(&park.fired, false);
+    int started = pg_sched_timer_start(&park.timer, deadline);
+    if (started != PG_OK) return started;
+    switch_away(worker, fiber, POST_PARK);
+    pg_sched_timer_stop(&park.timer); /* even if it fired: it may still be firing */
+    return pg_load_acquire(&park.fired) ? PG_ETIMEDOUT : PG_OK;
+}
+
+/* Wait politely for the interpreter: a permit holder gives it up within a few task switches. */
+static void take_turn(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    unsigned seen = pg_load_seqcst(&sched->turn_word);
+    pg_nanos start;
+    if (sched->hooks.is_busy == NULL || !sched->hooks.is_busy()) return;
+    pg_add_seqcst(&sched->turns, 1);
+    start = pg_now();
+    while (sched->spinning && sched->hooks.is_busy() && pg_now() - start < PG_SPIN_TIME) pg_cpu_relax();
+    if (sched->hooks.is_busy()) (void)pg_futex_wait(&sched->turn_word, seen, start + PG_TURN_PATIENCE);
+    pg_add_seqcst(&sched->turns, -1);
+}
+
+static void thread_return(void *token)
+{
+    if (pg_the_sched.hooks.thread_enter == NULL) return;
+    take_turn();
+    pg_the_sched.hooks.thread_enter(token);
+}
+
+/* An ordinary thread lets tasks run: it leaves the interpreter until somebody has entered it, or nobody wants to. */
+static void thread_yield(void)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    void *token = hooks->thread_leave ? hooks->thread_leave() : NULL;
+    pg_nanos until = pg_now() + PG_SPIN_TIME;
+    do {
+        pg_os_yield();
+    } while (hooks->is_busy != NULL && !hooks->is_busy() && pg_work_visible() && pg_now() < until);
+    thread_return(token);
+}
+
+void pg_sched_yield(void)
+{
+    pg_worker *worker = pg_worker_of_thread();
+    if (worker != NULL && worker->current != NULL) {
+        switch_away(worker, worker->current, POST_YIELD);
+        return;
+    }
+    thread_yield();
+}
+
+/* READY is on its way to RUNNING: until then the waker still looks at the stand-in. */
+static bool is_waited_for(atomic_uint *state)
+{
+    unsigned seen = pg_load_acquire(state); /* pairs with the release in pg_sched_enqueue */
+    return seen == PG_TASK_PARKED || seen == PG_TASK_READY;
+}
+
+static int thread_sleep(pg_thread *thread, pg_nanos deadline)
+{
+    atomic_uint *state = &thread->stand_in.state;
+    unsigned seen = PG_TASK_RUNNING;
+    int outcome = PG_OK;
+    if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) { /* notified */
+        pg_store_relaxed(state, PG_TASK_RUNNING);
+        return PG_OK;
+    }
+    if (pg_the_sched.spinning) {
+        pg_nanos until = pg_now() + PG_SPIN_TIME;
+        while (is_waited_for(state) && pg_now() < until) pg_cpu_relax();
+    }
+    while (is_waited_for(state) && outcome == PG_OK) {
+        pg_nanos until = deadline;
+        if (thread->is_main) {
+            pg_nanos slice = pg_now() + PG_SIGNAL_SLICE;
+            if (slice < until) until = slice;
+        }
+        outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* READY: returns at once, a moment before RUNNING */
+        if (outcome == PG_ETIMEDOUT && until != deadline) outcome = PG_EINTERRUPTED;
+    }
+    if (outcome == PG_OK) return PG_OK;
+    seen = PG_TASK_PARKED;
+    if (pg_cas_acqrel(state, &seen, PG_TASK_RUNNING)) return outcome;
+    while (pg_load_acquire(state) == PG_TASK_READY) pg_os_yield(); /* a waker has won us and is about to let go */
+    return PG_OK;
+}
+
+static int thread_park(pg_thread *thread, pg_nanos deadline)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    if (consume_notification(&thread->stand_in)) return PG_OK;
+    if (deadline != PG_FOREVER && (deadline <= 0 || pg_now() >= deadline)) return PG_ETIMEDOUT;
+    pg_sched_resume(); /* whoever waits wants tasks to go on, even while the process ends */
+    void *token = hooks->thread_leave ? hooks->thread_leave() : NULL;
+    int outcome = thread_sleep(thread, deadline);
+    thread_return(token);
+    return outcome == PG_OK && thread->is_main ? PG_EINTERRUPTED : outcome;
+}
+
+void pg_sched_inject_stale_wakes(unsigned every) { pg_store_relaxed(&pg_the_sched.stale_every, every); }
+
+static bool is_woken_for_nothing(void)
+{
+    unsigned every = pg_load_relaxed(&pg_the_sched.stale_every);
+    return PG_UNLIKELY(every != 0) && pg_add_relaxed(&pg_the_sched.stale_count, 1) % every == 0;
+}
+
+int pg_sched_park(pg_task *self, pg_nanos deadline)
+{
+    if (is_woken_for_nothing()) {
+        pg_sched_yield(); /* as time passes before a real one, too */
+        return deadline != PG_FOREVER && pg_now() >= deadline ? PG_ETIMEDOUT : PG_OK;
+    }
+    if (PG_LIKELY(self->kind == PG_KIND_FIBER)) return fiber_park(self->fiber, deadline);
+    return thread_park(pg_container_of(self, pg_thread, stand_in), deadline);
+}
+
+/* Done: then only the waker's last step is left, a few instructions, unless it has been preempted in between. */
+static bool is_done(atomic_uchar *done)
+{
+    if (pg_load_acquire(done) == PG_WAIT_OPEN) return false;
+    for (int spin = 0; pg_load_acquire(done) == PG_WAIT_ENDING; spin++) {
+        if (spin < 100) pg_cpu_relax();
+        else pg_os_yield();
+    }
+    return true;
+}
+
+int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
+{
+    while (!is_done(done)) {
+        int outcome = pg_sched_park(self, deadline);
+        if (is_done(done)) return PG_OK;
+        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
+        if (outcome != PG_OK) return outcome;
+    }
+    return PG_OK;
+}
+
+int pg_sched_sleep_until(pg_nanos deadline)
+{
+    atomic_uchar never;
+    pg_task *self = pg_sched_self();
+    if (self == NULL) return PG_ENOMEM;
+    atomic_init(&never, PG_WAIT_OPEN);
+    int outcome = pg_sched_park_until(self, &never, deadline);
+    return outcome == PG_ETIMEDOUT ? PG_OK : outcome;
+}
+
+/* ---- timers of the layer above ---- */
+
+int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline)
+{
+    pg_sched *sched = &pg_the_sched;
+    bool earliest = false;
+    int outcome = pg_timer_start(&sched->timers, timer, deadline, &earliest);
+    /* Somebody asleep may have to wake earlier than it thought. While all permits are in use, holders look. */
+    if (outcome == PG_OK && earliest) pg_wake_if_free();
+    return outcome;
+}
+
+bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(&pg_the_sched.timers, timer); }
+
+pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
+
+/* ---- pinning ---- */
+
+int pg_sched_pin(void)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    if (fiber == NULL) return PG_EINVAL;
+    if (fiber->pin_depth++ == 0) {
+        pg_worker *worker = fiber->worker;
+        fiber->pinned = worker;
+        worker->pinned_task = fiber->task;
+        if (pg_worker_flush(worker) > 0) pg_wake_if_free(); /* what waited here must go elsewhere */
+    }
+    return PG_OK;
+}
+
+int pg_sched_unpin(void)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    if (fiber == NULL || fiber->pin_depth == 0) return PG_EINVAL;
+    if (--fiber->pin_depth == 0) {
+        fiber->worker->pinned_task = NULL;
+        fiber->pinned = NULL;
+    }
+    return PG_OK;
+}
+
+/* ---- set-up ---- */
+
+int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (workers < 1 || workers > PG_MAX_WORKERS) return PG_EINVAL;
+    if (hooks != NULL) sched->hooks = *hooks;
+    sched->exclusive = exclusive;
+    sched->spinning = pg_cpu_count() > 1;
+    pg_store_relaxed(&sched->limit, workers);
+    sched->permits = exclusive ? 1 : workers;
+    pg_store_relaxed(&sched->permits_free, sched->permits);
+    pg_list_init(&sched->idle);
+    pg_list_init(&sched->waiting);
+    pg_list_init(&sched->threads);
+    pg_list_init(&sched->fibers);
+    pg_inject_init(&sched->inject);
+    pg_inject_init(&sched->no_stack);
+    pg_timers_init(&sched->timers);
+    pg_store_relaxed(&sched->coarse_now, pg_now());
+    pg_tls_on_thread_exit(thread_destroy);
+    return PG_OK;
+}
+
+int pg_sched_workers(void)
+{
+    return pg_load_relaxed(&pg_the_sched.limit);
+}
+
+int pg_sched_set_workers(int workers)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (workers < 1 || workers > PG_MAX_WORKERS) return PG_EINVAL;
+    pg_lock_acquire(&sched->lock);
+    int permits = sched->exclusive ? 1 : workers;
+    pg_store_relaxed(&sched->limit, workers);
+    pg_add_seqcst(&sched->permits_free, permits - sched->permits);
+    sched->permits = permits;
+    pg_lock_release(&sched->lock);
+    if (pg_work_visible()) pg_wake_if_free();
+    return PG_OK;
+}
+
+/* ---- reports ---- */
+
+void pg_sched_nudge_main(void)
+{
+    pg_thread *thread = pg_load_acquire(&pg_the_sched.main_thread);
+    if (thread != NULL && pg_task_wake(&thread->stand_in)) pg_sched_enqueue(&thread->stand_in);
+}
+
+unsigned long pg_sched_os_id(pg_fiber *fiber) { return fiber->worker->os_id; }
+
+bool pg_sched_is_blocked(pg_fiber *fiber)
+{
+    pg_worker *worker = fiber->worker;
+    if (worker == NULL || pg_load_relaxed(&worker->watched) != fiber) return false;
+    if (pg_load_relaxed(&worker->attention) & ATTEND_LOST) return true;
+    return pg_the_sched.hooks.is_outside != NULL && pg_the_sched.hooks.is_outside(fiber);
+}
+
+void pg_sched_read_stats(pg_sched_stats *stats)
+{
+    pg_sched *sched = &pg_the_sched;
+    memset(stats, 0, sizeof *stats);
+    pg_lock_acquire(&sched->lock);
+    stats->workers = (uint32_t)pg_load_relaxed(&sched->limit);
+    stats->threads = (uint32_t)pg_load_relaxed(&sched->thread_count);
+    stats->permits_free = (uint32_t)pg_load_relaxed(&sched->permits_free);
+    int length = pg_load_relaxed(&sched->table_length);
+    for (int i = 0; i < length; i++) {
+        pg_worker *worker = pg_load_relaxed(&sched->table[i]);
+        if (worker->alive && worker->sleep != AWAKE) stats->idle++;
+        if (worker->alive && worker->sleep == AWAKE && !worker->permit) stats->blocked++;
+        stats->spawned += pg_load_relaxed(&worker->spawned);
+        stats->finished += pg_load_relaxed(&worker->finished);
+        stats->switches += pg_load_relaxed(&worker->switches);
+        stats->steals += pg_load_relaxed(&worker->steals);
+        stats->parks += pg_load_relaxed(&worker->parks);
+        stats->fresh_starts += pg_load_relaxed(&worker->fresh_starts);
+        stats->ready += pg_runq_length(&worker->queue) + pg_load_relaxed(&worker->inbox.count) +
+                        (pg_load_relaxed(&worker->run_next) != NULL);
+    }
+    pg_lock_release(&sched->lock);
+    stats->spawned += pg_load_relaxed(&sched->foreign_spawned);
+    stats->handoffs = pg_load_relaxed(&sched->handoffs);
+    stats->starved = pg_load_relaxed(&sched->no_stack.count);
+    stats->ready += pg_load_relaxed(&sched->inject.count) + stats->starved;
+    stats->fibers = pg_load_relaxed(&sched->fiber_count);
+    stats->fibers_pooled = pg_load_relaxed(&sched->free_count);
+    pg_lock_acquire(&sched->timers.lock);
+    stats->timers = sched->timers.count;
+    pg_lock_release(&sched->timers.lock);
+    pg_stack_read_stats(&stats->stacks);
+}

@@ -1,0 +1,157 @@
+/* The scheduler: many tasks on few OS threads.
+ *
+ * Words
+ *      task      something to run (objects/task.h)
+ *      fiber     a stack that a started task runs on, with what the interpreter keeps per thread
+ *      worker    an OS thread with a run queue of its own, able to carry fibers
+ *      permit    the right to run tasks. As many exist as tasks may run at once: one per CPU in native use (and with a
+ *                free-threaded interpreter), exactly one under a GIL. There it is the baton that workers pass on: a
+ *                worker without it sleeps here, not in the interpreter's queue for the GIL.
+ *      monitor   a thread that watches the permit holders and fires timers nobody else looks at
+ *      thread    any other OS thread, the main thread included; it waits on a stand-in task and never runs tasks
+ *
+ * Rejected: the main thread as a worker while it waits. A task that then blocks in C on the main thread (time.sleep,
+ * a driver call) keeps the main stack, which may resume only there, from its own timeout, its Ctrl-C and its result,
+ * and nothing can take the call away from the thread. Instead both sides of a hand-over spin for some microseconds.
+ *
+ * Life of a permit
+ *      P1 a worker that runs tasks has one, or is LOST: the monitor took it away while its task sat in a blocking call
+ *         or computed for too long. It finds out at its next scheduling point. Having two runners for a moment is
+ *         harmless; the permit bounds concurrency, it protects nothing.
+ *      P2 a worker gives its permit up when it finds nothing to do; then, sequentially consistent, it looks at all
+ *         queues again before it sleeps.
+ *      P3 whoever makes a task ready stores it in a queue first, then, sequentially consistent, looks whether a permit
+ *         is free; if so it takes one and wakes a worker with it. P2 and P3 cannot miss each other.
+ *      P4 a sleeping worker is woken only with a permit granted (or to retire, or by its own timeout).
+ *
+ * Locks: sched.lock covers permits, the lists of sleeping workers and the table of workers. Order: the monitor's
+ * look_lock; sched.lock or fiber_lock; an injection queue's lock. The timers' lock is a leaf above nothing but task
+ * states. None is held across a switch or while the interpreter is entered.
+ */
+#ifndef PG_SCHED_H
+#define PG_SCHED_H
+
+#include "machine/stack.h"
+#include "objects/runq.h"
+#include "objects/task.h"
+#include "sources/timer.h"
+
+enum {
+    PG_MAX_WORKERS = 256,  /* permits */
+    PG_MAX_THREADS = 1024, /* worker threads, those held in blocking calls included */
+};
+
+/* How the layer above (the interpreter) takes part; every pointer may be NULL. */
+typedef struct pg_hooks {
+    size_t fiber_extra; /* bytes per fiber for the layer above, in the stack's top page */
+    /* A new fiber's extra area is ready to be set up: PG_OK or PG_ENOMEM. No permit needed; any worker. */
+    int (*fiber_init)(pg_fiber *fiber);
+    /* The fiber goes away; it runs nothing. Called by a task. */
+    void (*fiber_fini)(pg_fiber *fiber);
+    /* Whether fibers can be taken apart at all. */
+    bool (*fiber_fini_possible)(void);
+    /* On `to`'s stack: enter the interpreter as `to`, coming from fiber `from`, or from outside when NULL. */
+    void (*enter)(pg_fiber *from, pg_fiber *to);
+    /* On the worker's own stack: leave the interpreter, which was entered as `fiber`. */
+    void (*leave)(pg_fiber *fiber);
+    /* The running fiber's task is in a call that has left the interpreter. The monitor asks; a hint. */
+    bool (*is_outside)(pg_fiber *fiber);
+    /* The suspended fiber must resume on the OS thread it last ran on. */
+    bool (*must_stay)(pg_fiber *fiber);
+    /* An ordinary thread is about to sleep / has slept. */
+    void *(*thread_leave)(void);
+    void (*thread_enter)(void *token);
+    /* On the main thread, inside again after pg_sched_park said PG_EINTERRUPTED: true gives the wait up. */
+    bool (*thread_interrupted)(void);
+    /* Is somebody inside the interpreter now? A hint to spin on. */
+    bool (*is_busy)(void);
+} pg_hooks;
+
+struct pg_fiber {
+    void *sp;           /* its worker before a switch, whoever resumes it after */
+    pg_task *task;      /* likewise */
+    pg_worker *worker;  /* where it runs or last ran */
+    pg_worker *pinned;  /* NULL, or the only worker that may resume it */
+    uint32_t pin_depth; /* nested pg_sched_pin */
+    int saved_errno;
+    pg_stack stack;     /* set before publish */
+    pg_fiber *next;     /* free list: sched.fiber_lock */
+    pg_node all;        /* list of all fibers: sched.fiber_lock */
+    pg_nanos parked_at; /* coarse time of the last park, for reports */
+    const void *wait;   /* what the layer above says of the current wait, valid while parked */
+    void *sanitizer;    /* ThreadSanitizer's name for this stack */
+    pg_task tail;       /* stands for the task while what is left of it is cleaned up */
+};
+
+static inline void *pg_fiber_extra(pg_fiber *fiber, size_t extra) { return (char *)fiber - extra; }
+
+typedef struct pg_sched_stats {
+    uint32_t workers, threads, blocked, idle, permits_free;
+    uint64_t spawned, finished, switches, steals, handoffs, parks, fresh_starts;
+    uint64_t ready, fibers, fibers_pooled, timers, starved;
+    pg_stack_stats stacks;
+} pg_sched_stats;
+
+/* ---- set-up. Starts no thread; those start when there is work. ---- */
+/* `exclusive`: one permit only, whatever the number of workers (the interpreter has a GIL). */
+int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive);
+int pg_sched_set_workers(int workers);
+int pg_sched_workers(void);
+/* Quiesce: no task starts or resumes any more; waits up to `patience` for running ones to reach a scheduling point.
+ * True when all have. Undone by pg_sched_resume. */
+bool pg_sched_stop(pg_nanos patience);
+void pg_sched_resume(void);
+/* Around a fork: the first takes the core's locks, so that the child finds what they cover in order; the parent lets
+ * them go again; in the child only the caller's task or thread is left. */
+void pg_sched_before_fork(void);
+void pg_sched_after_fork_in_parent(void);
+void pg_sched_after_fork_in_child(void (*forget)(pg_task *task)); /* called for every other task and thread that waits */
+/* The main thread, if it waits, looks around (thread_interrupted). */
+void pg_sched_nudge_main(void);
+
+/* ---- tasks; any thread ---- */
+void pg_sched_spawn(pg_task *task);   /* first time: to the end of the queue */
+void pg_sched_enqueue(pg_task *task); /* step V3 of objects/task.h: next to run, as a partner in an exchange */
+void pg_sched_enqueue_last(pg_task *task); /* likewise, but behind all others: who waited for many is in no hurry */
+
+/* The running task's record may go away now, though it still runs: from here on the fiber's own stands for it. */
+void pg_sched_detach_task(void);
+
+/* The caller's task, or its thread's stand-in; NULL when no memory is left for the latter. */
+pg_task *pg_sched_self(void);
+/* The running task's fiber, or NULL outside of tasks. */
+pg_fiber *pg_sched_fiber(void);
+
+/* Wait for a wake of the caller (W2 of objects/task.h), until `deadline`. PG_OK: woken, maybe for nothing;
+ * PG_ETIMEDOUT; PG_EINTERRUPTED (main thread: a signal may want attention); PG_ENOMEM (no room for the timer). */
+int pg_sched_park(pg_task *self, pg_nanos deadline);
+/* How far a wait has come. ENDING: won, its outcome is filled in, the winner still wakes the task; ENDED: the winner has
+ * let go of the task and of the wait, which may be gone the next moment. */
+enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
+
+/* Park until *done, which the waker sets before it wakes. Any other outcome than PG_OK means: not done when last seen;
+ * the caller unlinks its waiter under the object's lock, and looks again there. */
+int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
+/* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */
+void pg_sched_inject_stale_wakes(unsigned every);
+void pg_sched_yield(void);
+int pg_sched_sleep_until(pg_nanos deadline);
+/* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */
+int pg_sched_pin(void);
+int pg_sched_unpin(void);
+
+/* Timers of the layer above: on expiry, fire() names a task to enqueue. */
+int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
+bool pg_sched_timer_stop(pg_timer *timer);
+
+/* Pseudo-random, a stream per OS thread; not for secrets. */
+uint64_t pg_sched_random(void);
+/* A recent time without reading the clock, off by a few milliseconds at most while tasks run. */
+pg_nanos pg_sched_coarse_now(void);
+void pg_sched_read_stats(pg_sched_stats *stats);
+/* The kernel's id of the OS thread that the fiber runs on or last ran on. */
+unsigned long pg_sched_os_id(pg_fiber *fiber);
+/* The fiber's task is in a blocking call, or runs without a permit. For reports. */
+bool pg_sched_is_blocked(pg_fiber *fiber);
+
+#endif

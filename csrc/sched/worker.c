@@ -1,0 +1,430 @@
+/* Worker threads: the loop on a worker's own stack, searching and resting, permits (sched.h, P1 to P4). */
+#include "sched/internal.h"
+
+#include <stdlib.h>
+
+/* ---- seeing work ---- */
+
+static pg_worker *worker_at(int slot) { return pg_load_acquire(&pg_the_sched.table[slot]); }
+static int worker_slots(void) { return pg_load_acquire(&pg_the_sched.table_length); }
+
+/* What others could take. Its run_next only a worker that lost its permit gives away: it will be next in an instant. */
+static bool has_work_to_take(pg_worker *worker)
+{
+    if (pg_runq_length(&worker->queue) > 0) return true;
+    return pg_load_seqcst(&worker->attention) != 0 && pg_load_seqcst(&worker->run_next) != NULL;
+}
+
+bool pg_work_visible(void)
+{
+    if (pg_load_seqcst(&pg_the_sched.inject.count) > 0) return true;
+    for (int i = worker_slots(); i-- > 0;)
+        if (has_work_to_take(worker_at(i))) return true;
+    return false;
+}
+
+static bool timers_due(void)
+{
+    pg_nanos next = pg_load_seqcst(&pg_the_sched.timers.next_deadline);
+    return next != PG_FOREVER && next <= pg_now();
+}
+
+static bool timer_pending(void) { return pg_load_seqcst(&pg_the_sched.timers.next_deadline) != PG_FOREVER; }
+
+static pg_task *take_run_next(pg_worker *victim)
+{
+    if (pg_load_relaxed(&victim->run_next) == NULL) return NULL;
+    return pg_exchange_acqrel(&victim->run_next, NULL);
+}
+
+static pg_task *steal(pg_worker *worker)
+{
+    int slots = worker_slots();
+    for (int i = 0, at = (int)(pg_random_step(&worker->thread.random) % (unsigned)slots); i < slots; i++, at = (at + 1) % slots) {
+        pg_worker *victim = worker_at(at);
+        if (victim == worker) continue;
+        pg_task *task = pg_runq_steal(&worker->queue, &victim->queue);
+        if (task == NULL && pg_load_relaxed(&victim->attention) != 0) task = take_run_next(victim);
+        if (task != NULL) {
+            pg_count(&worker->steals);
+            if (pg_may_run(worker, task)) return task;
+        }
+    }
+    return NULL;
+}
+
+size_t pg_worker_flush(pg_worker *worker)
+{
+    size_t moved = pg_runq_drain(&worker->queue, &pg_the_sched.inject);
+    pg_task *task = take_run_next(worker);
+    if (task != NULL) pg_inject_push(&pg_the_sched.inject, task);
+    return moved + (task != NULL);
+}
+
+/* ---- permits; everything here under sched.lock ---- */
+
+static void leave_list(pg_worker *worker)
+{
+    if (worker->sleep == QUEUED) pg_add_seqcst(&pg_the_sched.turns, -1);
+    if (worker->sleep == QUEUED || worker->sleep == IDLE) pg_list_remove(&worker->link);
+    worker->sleep = AWAKE;
+}
+
+/* The worker becomes a permit holder that searches. The permit has been taken from the count or from its last holder. */
+static void give_permit(pg_worker *worker)
+{
+    leave_list(worker);
+    worker->permit = true;
+    atomic_fetch_and_explicit(&worker->attention, ~(unsigned)ATTEND_LOST, memory_order_relaxed);
+    pg_add_seqcst(&pg_the_sched.searching, 1);
+}
+
+static bool take_free_permit(void)
+{
+    if (pg_load_relaxed(&pg_the_sched.permits_free) <= 0 || pg_load_relaxed(&pg_the_sched.stopping)) return false;
+    pg_add_seqcst(&pg_the_sched.permits_free, -1);
+    return true;
+}
+
+static pg_worker *first_waiting(void)
+{
+    pg_node *node = pg_list_first(&pg_the_sched.waiting);
+    return node ? pg_container_of(node, pg_worker, link) : NULL;
+}
+
+/* Pass the worker's permit to one that waits for it, or make it free. Returns whom to wake. */
+static pg_worker *release_permit(pg_worker *worker)
+{
+    pg_worker *heir = pg_load_relaxed(&pg_the_sched.stopping) ? NULL : first_waiting();
+    worker->permit = false;
+    if (heir != NULL && pg_load_relaxed(&pg_the_sched.permits_free) >= 0) give_permit(heir);
+    else heir = NULL;
+    if (heir == NULL) pg_add_seqcst(&pg_the_sched.permits_free, 1);
+    return heir;
+}
+
+static void wake(pg_worker *worker)
+{
+    if (worker == NULL) return;
+    pg_store_release(&worker->granted, 1);
+    pg_futex_wake(&worker->granted, 1);
+    pg_monitor_wake();
+}
+
+/* ---- starting threads ---- */
+
+static pg_worker *new_record_locked(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    int slots = pg_load_relaxed(&sched->table_length);
+    for (int i = 0; i < slots; i++)
+        if (!worker_at(i)->alive) return worker_at(i);
+    if (slots == PG_MAX_THREADS) return NULL;
+    void *memory = NULL;
+    if (posix_memalign(&memory, PG_CACHE_LINE, sizeof(pg_worker)) != 0) return NULL;
+    pg_worker *worker = __builtin_memset(memory, 0, sizeof *worker);
+    worker->thread.random = (uint64_t)slots << 32;
+    pg_runq_init(&worker->queue);
+    pg_inject_init(&worker->inbox);
+    pg_list_init(&worker->link);
+    pg_store_release(&sched->table[slots], worker);
+    pg_store_release(&sched->table_length, slots + 1);
+    return worker;
+}
+
+/* A thread for a permit that has been taken. NULL: no record left. */
+static pg_worker *prepare_worker_locked(void)
+{
+    pg_worker *worker = new_record_locked();
+    if (worker == NULL) return NULL;
+    worker->alive = true;
+    worker->sleep = AWAKE;
+    give_permit(worker);
+    pg_add_relaxed(&pg_the_sched.thread_count, 1);
+    pg_monitor_start_locked();
+    return worker;
+}
+
+static void undo_prepare(pg_worker *worker)
+{
+    pg_lock_acquire(&pg_the_sched.lock);
+    worker->alive = worker->permit = false;
+    pg_add_seqcst(&pg_the_sched.searching, -1);
+    pg_add_seqcst(&pg_the_sched.permits_free, 1);
+    pg_add_relaxed(&pg_the_sched.thread_count, -1);
+    pg_lock_release(&pg_the_sched.lock);
+}
+
+void pg_wake_one(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_worker *worker = NULL, *fresh = NULL;
+    pg_lock_acquire(&sched->lock);
+    if (take_free_permit()) {
+        worker = first_waiting();
+        if (worker == NULL && !pg_list_empty(&sched->idle))
+            worker = pg_container_of(pg_list_first(&sched->idle), pg_worker, link);
+        if (worker != NULL) give_permit(worker);
+        else if ((fresh = prepare_worker_locked()) == NULL) pg_add_seqcst(&sched->permits_free, 1);
+    }
+    pg_lock_release(&sched->lock);
+    wake(worker);
+    if (fresh == NULL) return;
+    /* Out of threads the task stays queued; the monitor and every later spawn try again. */
+    if (pg_os_thread_start(pg_worker_main, fresh, "pygo-worker") != PG_OK) undo_prepare(fresh);
+    else pg_monitor_wake();
+}
+
+void pg_worker_notify(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    bool granted = false;
+    pg_lock_acquire(&sched->lock);
+    if (worker->sleep == IDLE || worker->sleep == LOCKED_IDLE) {
+        granted = take_free_permit();
+        if (granted) {
+            give_permit(worker);
+        } else { /* holders see sched.turns and pass their permit on */
+            leave_list(worker);
+            worker->sleep = QUEUED;
+            pg_list_append(&sched->waiting, &worker->link);
+            pg_add_seqcst(&sched->turns, 1);
+        }
+    }
+    pg_lock_release(&sched->lock);
+    if (granted) wake(worker);
+}
+
+/* Called by the monitor. The worker notices at its next scheduling point; until then its queue belongs to the others. */
+void pg_take_permit_away(pg_worker *worker)
+{
+    pg_worker *heir = NULL;
+    pg_lock_acquire(&pg_the_sched.lock);
+    bool held = worker->permit;
+    if (held) {
+        atomic_fetch_or_explicit(&worker->attention, ATTEND_LOST, memory_order_seq_cst);
+        heir = release_permit(worker);
+    }
+    pg_lock_release(&pg_the_sched.lock);
+    if (!held) return;
+    pg_add_relaxed(&pg_the_sched.handoffs, 1);
+    pg_worker_flush(worker);
+    wake(heir);
+    /* For pending timers too: a worker has to rest as their keeper. */
+    if (pg_work_visible() || timer_pending()) pg_wake_if_free();
+}
+
+/* ---- searching and resting; on the worker's own stack ---- */
+
+static void stop_searching(pg_worker *worker)
+{
+    if (!worker->searching) return;
+    worker->searching = false;
+    /* The last searcher found something: there may be more, which its presence kept others from waking for. */
+    if (pg_add_seqcst(&pg_the_sched.searching, -1) == 1 && !pg_the_sched.exclusive) pg_wake_if_free();
+}
+
+/* Let a thread that wants the interpreter have it: we are outside, so it only needs to be told, and a moment. */
+static void give_turn(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    worker->give_turn = false;
+    pg_add_seqcst(&sched->turn_word, 1);
+    pg_futex_wake(&sched->turn_word, 1);
+    if (sched->hooks.is_busy == NULL) return;
+    pg_nanos until = pg_now() + 3 * PG_SPIN_TIME; /* it may have to wake up */
+    while (pg_load_seqcst(&sched->turns) > 0 && !sched->hooks.is_busy() && pg_now() < until) {
+        if (sched->spinning) pg_cpu_relax();
+        else pg_os_yield();
+    }
+}
+
+/* Spinning pays where tasks come from other threads in quick succession; waiting for timers it only burns time. So it
+ * goes on while it finds tasks, and is otherwise tried now and then. */
+static bool may_pay_to_spin(pg_worker *worker)
+{
+    enum { NOW_AND_THEN = 16 };
+    if (!pg_the_sched.spinning) return false;
+    return worker->spin_credit > 0 || ++worker->spins_left_out % NOW_AND_THEN == 0;
+}
+
+static bool spin_for_work(pg_worker *worker)
+{
+    enum { CREDIT = 4 };
+    if (!may_pay_to_spin(worker)) return false;
+    if (worker->spin_credit > 0) worker->spin_credit--;
+    pg_nanos until = pg_now() + PG_SPIN_TIME;
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (pg_work_visible() || pg_load_seqcst(&worker->inbox.count) > 0) {
+                worker->spin_credit = CREDIT;
+                return true;
+            }
+            pg_cpu_relax();
+        }
+        if (timers_due()) return true;
+    } while (pg_now() < until);
+    return false;
+}
+
+/* The next task, or NULL when the worker should rest (which gives its permit up). */
+static pg_task *find(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    do {
+        if (pg_load_relaxed(&worker->attention) != 0) {
+            pg_worker_flush(worker);
+            return NULL;
+        }
+        if (worker->give_turn) {
+            pg_lock_acquire(&sched->lock);
+            bool another_waits = !pg_list_empty(&sched->waiting);
+            pg_lock_release(&sched->lock);
+            if (another_waits) {
+                worker->give_turn = false;
+                pg_worker_flush(worker);
+                return NULL;
+            }
+            give_turn(worker);
+        }
+        pg_task *task = pg_pick(worker);
+        if (worker->give_turn) continue;
+        if (task == NULL && worker->pinned_task == NULL) {
+            pg_expire_timers(pg_now());
+            task = pg_pick(worker);
+            if (task == NULL) task = steal(worker);
+        }
+        if (task != NULL) {
+            stop_searching(worker);
+            return task;
+        }
+        if (worker->pinned_task != NULL) return NULL;
+        if (!worker->searching) {
+            worker->searching = true;
+            pg_add_seqcst(&sched->searching, 1);
+        }
+    } while (worker->give_turn || pg_load_relaxed(&worker->attention) != 0 || spin_for_work(worker));
+    return NULL;
+}
+
+/* A spare thread may end unless a suspended task has to resume on it. With very many suspended tasks looking at all of
+ * them costs more than an idle thread does. */
+static bool is_needed(pg_worker *worker)
+{
+    enum { WORTH_LOOKING_AT = 4096 };
+    pg_sched *sched = &pg_the_sched;
+    bool needed = false;
+    if (worker->pinned_task != NULL || sched->hooks.must_stay == NULL) return worker->pinned_task != NULL;
+    if (pg_load_relaxed(&sched->fiber_count) - pg_load_relaxed(&sched->free_count) > WORTH_LOOKING_AT) return true;
+    pg_lock_acquire(&sched->fiber_lock);
+    for (pg_node *node = sched->fibers.next; node != &sched->fibers && !needed; node = node->next) {
+        pg_fiber *fiber = pg_container_of(node, pg_fiber, all);
+        needed = fiber->worker == worker && fiber->task != NULL && sched->hooks.must_stay(fiber);
+    }
+    pg_lock_release(&sched->fiber_lock);
+    return needed;
+}
+
+static bool retire(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (is_needed(worker)) return false;
+    pg_lock_acquire(&sched->lock);
+    bool surplus = worker->sleep == IDLE && pg_load_relaxed(&sched->thread_count) > pg_load_relaxed(&sched->limit) &&
+                   pg_load_relaxed(&sched->timekeeper) != worker;
+    if (surplus) {
+        leave_list(worker);
+        worker->alive = false; /* the record stays: others may still look at its queue */
+        pg_add_relaxed(&sched->thread_count, -1);
+    }
+    pg_lock_release(&sched->lock);
+    return surplus;
+}
+
+/* Give the permit up and enter the list that fits. */
+static void lie_down(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_worker *heir = NULL;
+    pg_lock_acquire(&sched->lock);
+    pg_store_relaxed(&worker->granted, 0);
+    if (worker->permit) heir = release_permit(worker);
+    atomic_fetch_and_explicit(&worker->attention, ~(unsigned)ATTEND_LOST, memory_order_relaxed);
+    if (pg_load_seqcst(&worker->inbox.count) > 0) {
+        worker->sleep = QUEUED;
+        pg_list_append(&sched->waiting, &worker->link);
+        pg_add_seqcst(&sched->turns, 1);
+    } else if (worker->pinned_task != NULL) {
+        worker->sleep = LOCKED_IDLE;
+    } else {
+        worker->sleep = IDLE;
+        pg_list_append(sched->idle.next, &worker->link); /* in front: the warmest is woken first */
+    }
+    pg_lock_release(&sched->lock);
+    if (worker->searching) {
+        worker->searching = false;
+        pg_add_seqcst(&sched->searching, -1);
+    }
+    wake(heir);
+}
+
+/* Take a free permit for oneself, if there is something to do that nobody else will be woken for. */
+static bool get_up(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    bool inbox = pg_load_seqcst(&worker->inbox.count) > 0;
+    if (!inbox && (worker->pinned_task != NULL || (!pg_work_visible() && !timers_due()))) return false;
+    pg_lock_acquire(&sched->lock);
+    bool up = worker->sleep != AWAKE && take_free_permit();
+    if (up) give_permit(worker);
+    pg_lock_release(&sched->lock);
+    if (up) pg_monitor_wake();
+    return up;
+}
+
+/* Rest until there is a permit again. False: the thread is to end. */
+static bool rest(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    lie_down(worker);
+    if (worker->pinned_task == NULL) pg_store_seqcst(&sched->timekeeper, worker);
+    pg_fence_seqcst(); /* P2; pairs with the fence of pg_wake_if_free */
+    if (worker->pinned_task != NULL && (timer_pending() || pg_work_visible())) pg_wake_if_free();
+    pg_nanos retire_at = pg_now() + PG_RETIRE_AFTER;
+    while (!get_up(worker) && pg_load_acquire(&worker->granted) == 0) {
+        bool surplus = worker->pinned_task == NULL && pg_load_relaxed(&sched->thread_count) > pg_load_relaxed(&sched->limit);
+        pg_nanos until = surplus ? retire_at : PG_FOREVER;
+        pg_nanos timer = pg_load_seqcst(&sched->timers.next_deadline);
+        /* While permits are all in use their holders and the monitor look at timers; a due one must not make us spin. */
+        bool keeper = pg_load_seqcst(&sched->timekeeper) == worker && pg_load_seqcst(&sched->permits_free) > 0;
+        if (keeper && timer < until) until = timer;
+        int outcome = pg_futex_wait(&worker->granted, 0, until);
+        if (outcome == PG_ETIMEDOUT && surplus && pg_now() >= retire_at) {
+            if (retire(worker)) return false;
+            retire_at = pg_now() + PG_RETIRE_AFTER;
+        }
+    }
+    worker->searching = true; /* counted by who gave the permit */
+    return true;
+}
+
+void pg_worker_main(void *opaque)
+{
+    pg_worker *worker = opaque;
+    worker->thread.worker = worker;
+    worker->os_id = pg_os_thread_id();
+    pg_task_init(&worker->thread.stand_in, NULL);
+    worker->thread.stand_in.kind = PG_KIND_THREAD;
+    pg_store_relaxed(&worker->thread.stand_in.state, PG_TASK_RUNNING);
+    worker->searching = true;
+    worker->give_turn = false;
+    worker->pinned_task = NULL;
+    pg_tls_set(&worker->thread);
+#ifdef PG_TSAN
+    worker->sanitizer = __tsan_get_current_fiber();
+#endif
+    do {
+        for (pg_task *task; (task = find(worker)) != NULL;) pg_dispatch(worker, task);
+    } while (rest(worker));
+    pg_tls_set(NULL);
+}

@@ -1,0 +1,157 @@
+/* The heap of timers, see timer.h.
+ *
+ * A 4-ary heap: the children of place i are 4i+1 .. 4i+4. Half as deep as a binary one, and the four children share a
+ * cache line or two. heap[timer->slot - 1] == timer for every pending timer; a timer that is not pending has slot 0.
+ *
+ * next_deadline is sequentially consistent on both sides, so that it can be part of a handshake: who starts a timer
+ * stores it and then looks for sleepers; who goes to sleep announces that and then loads it.
+ */
+#include "sources/timer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ARITY = 4, FIRST_CAPACITY = 64 };
+
+void pg_timers_init(pg_timers *timers)
+{
+    pg_lock_init(&timers->lock);
+    timers->heap = NULL;
+    timers->count = timers->capacity = 0;
+    pg_store_relaxed(&timers->next_deadline, PG_FOREVER);
+}
+
+void pg_timers_free(pg_timers *timers)
+{
+    for (uint32_t i = 0; i < timers->count; i++) timers->heap[i]->slot = 0; /* whoever stops them finds nothing */
+    free(timers->heap);
+    pg_timers_init(timers);
+}
+
+/* ---- the heap, all under the lock ---- */
+
+static void place(pg_timers *timers, uint32_t at, pg_timer *timer)
+{
+    timers->heap[at] = timer;
+    timer->slot = at + 1;
+}
+
+static void sift_up(pg_timers *timers, uint32_t at, pg_timer *timer)
+{
+    while (at > 0) {
+        uint32_t parent = (at - 1) / ARITY;
+        if (timers->heap[parent]->deadline <= timer->deadline) break;
+        place(timers, at, timers->heap[parent]);
+        at = parent;
+    }
+    place(timers, at, timer);
+}
+
+/* The child with the earliest deadline, or `count` when there is none. */
+static uint32_t first_child(const pg_timers *timers, uint32_t at)
+{
+    uint64_t first = (uint64_t)at * ARITY + 1, end = first + ARITY;
+    if (first >= timers->count) return timers->count;
+    if (end > timers->count) end = timers->count;
+    uint32_t best = (uint32_t)first;
+    for (uint32_t i = best + 1; i < end; i++)
+        if (timers->heap[i]->deadline < timers->heap[best]->deadline) best = i;
+    return best;
+}
+
+static void sift_down(pg_timers *timers, uint32_t at, pg_timer *timer)
+{
+    for (;;) {
+        uint32_t child = first_child(timers, at);
+        if (child == timers->count || timer->deadline <= timers->heap[child]->deadline) break;
+        place(timers, at, timers->heap[child]);
+        at = child;
+    }
+    place(timers, at, timer);
+}
+
+static void update_next(pg_timers *timers)
+{
+    pg_nanos next = timers->count > 0 ? timers->heap[0]->deadline : PG_FOREVER;
+    if (next != pg_load_relaxed(&timers->next_deadline)) pg_store_seqcst(&timers->next_deadline, next);
+}
+
+/* Fill the hole with the last timer, which may belong above or below it. */
+static void remove_pending(pg_timers *timers, pg_timer *timer)
+{
+    uint32_t at = timer->slot - 1;
+    pg_check(at < timers->count && timers->heap[at] == timer);
+    pg_timer *last = timers->heap[--timers->count];
+    timer->slot = 0;
+    if (last == timer) return;
+    if (last->deadline < timer->deadline) {
+        sift_up(timers, at, last);
+    } else {
+        sift_down(timers, at, last);
+    }
+}
+
+/* ---- the interface ---- */
+
+/* Called without the lock: an allocation may take long. Somebody else may have grown the heap meanwhile. */
+static int grow(pg_timers *timers, uint32_t capacity)
+{
+    pg_timer **heap = capacity > 0 ? malloc(capacity * sizeof *heap) : NULL;
+    if (heap == NULL) return PG_ENOMEM;
+    pg_lock_acquire(&timers->lock);
+    if (capacity > timers->capacity) {
+        pg_timer **old = timers->heap;
+        if (timers->count > 0) memcpy(heap, old, timers->count * sizeof *heap);
+        timers->heap = heap;
+        timers->capacity = capacity;
+        heap = old;
+    }
+    pg_lock_release(&timers->lock);
+    free(heap);
+    return PG_OK;
+}
+
+int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *earliest)
+{
+    pg_lock_acquire(&timers->lock);
+    while (timers->count == timers->capacity) {
+        uint32_t capacity = timers->capacity > 0 ? timers->capacity * 2 : FIRST_CAPACITY; /* 0 after 2^31: refused */
+        pg_lock_release(&timers->lock);
+        if (grow(timers, capacity) != PG_OK) return PG_ENOMEM;
+        pg_lock_acquire(&timers->lock);
+    }
+    pg_check(timer->slot == 0);
+    timer->deadline = deadline;
+    sift_up(timers, timers->count++, timer);
+    *earliest = timer->slot == 1;
+    update_next(timers);
+    pg_lock_release(&timers->lock);
+    return PG_OK;
+}
+
+bool pg_timer_stop(pg_timers *timers, pg_timer *timer)
+{
+    pg_lock_acquire(&timers->lock);
+    bool pending = timer->slot != 0;
+    if (pending) {
+        remove_pending(timers, timer);
+        update_next(timers);
+    }
+    pg_lock_release(&timers->lock);
+    return pending;
+}
+
+size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t limit)
+{
+    size_t count = 0;
+    pg_lock_acquire(&timers->lock);
+    for (size_t fired = 0; fired < limit && timers->count > 0 && timers->heap[0]->deadline <= now; fired++) {
+        pg_timer *timer = timers->heap[0];
+        remove_pending(timers, timer);
+        pg_task *task = timer->fire(timer); /* touches the timer for the last time */
+        if (task != NULL) ready[count++] = task;
+    }
+    update_next(timers);
+    pg_lock_release(&timers->lock);
+    return count;
+}

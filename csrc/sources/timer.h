@@ -1,0 +1,45 @@
+/* Timers: a 4-ary heap of deadlines with removal from the middle.
+ *
+ * A source: it returns what is due and schedules nothing. One heap serves the process; its lock is a leaf, except that
+ * a timer's fire function runs under it, so that pg_timer_stop, once it returns, means "not firing any more". A fire
+ * function therefore only flips a state and says whether its task is to be enqueued by the caller afterwards.
+ */
+#ifndef PG_TIMER_H
+#define PG_TIMER_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include "os/os.h"
+
+typedef struct pg_task pg_task;
+
+typedef struct pg_timer {
+    pg_nanos deadline;
+    uint32_t slot; /* place in the heap + 1, 0 when not pending: lock */
+    /* Returns the task to make ready, or NULL. Called under the heap's lock. */
+    pg_task *(*fire)(struct pg_timer *timer);
+} pg_timer;
+
+typedef struct pg_timers {
+    pg_lock lock;
+    pg_timer **heap;                /* lock */
+    uint32_t count, capacity;       /* lock */
+    _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
+} pg_timers;
+
+void pg_timers_init(pg_timers *timers);
+void pg_timers_free(pg_timers *timers);
+
+/* Start a stopped timer. *earliest is set when it became the first to fire, so that a sleeper must be told. PG_ENOMEM
+ * when the heap cannot grow. */
+int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *earliest);
+/* Returns whether it was pending: then it will not fire. */
+bool pg_timer_stop(pg_timers *timers, pg_timer *timer);
+/* Fire at most `limit` timers due at `now`; the tasks to enqueue go to `ready`, their number is returned. */
+size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t limit);
+static inline bool pg_timers_due(pg_timers *timers, pg_nanos now)
+{
+    return pg_load_seqcst(&timers->next_deadline) <= now;
+}
+
+#endif

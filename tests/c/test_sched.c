@@ -1,0 +1,580 @@
+/* The scheduler with native tasks: spawn, yield, park and wake, deadlines, foreign threads, pinning, stop and fork. */
+#include "sched/sched.h"
+
+#include <fenv.h>
+#include <string.h>
+
+#include "sync/chan.h"
+#include "tasks.h"
+
+/* ---- spawning ---- */
+
+static atomic_uchar *runs;
+static pg_latch *done;
+static atomic_int next_index;
+
+static void mark_body(void *argument) { pg_add_relaxed(&runs[(uintptr_t)argument], 1); }
+
+static void spawn_range(uintptr_t from, uintptr_t count)
+{
+    for (uintptr_t i = from; i < from + count; i++) go(done, mark_body, (void *)i);
+}
+
+static void check_runs(int count)
+{
+    finish(done);
+    for (int i = 0; i < count; i++) CHECK_EQ(pg_load_relaxed(&runs[i]), 1);
+    free(runs);
+}
+
+static void expect_runs(int count)
+{
+    runs = calloc((size_t)count, sizeof *runs);
+    CHECK(runs != NULL);
+    done = new_latch(count);
+    pg_store_relaxed(&next_index, 0);
+}
+
+static void every_task_spawned_by_a_thread_runs_once(void)
+{
+    int count = check_rounds(50000);
+    expect_runs(count);
+    spawn_range(0, (uintptr_t)count);
+    check_runs(count);
+}
+
+enum { BURST = 20 * PG_RUNQ_SIZE };
+
+static void burst_body(void *argument) { spawn_range((uintptr_t)argument * BURST, BURST); }
+
+static void bursts_beyond_every_ring_run_to_the_last_task(void)
+{
+    expect_runs(8 * BURST);
+    for (uintptr_t i = 0; i < 8; i++) go(NULL, burst_body, (void *)i);
+    check_runs(8 * BURST);
+}
+
+static void tree_body(void *argument)
+{
+    uintptr_t depth = (uintptr_t)argument;
+    int index = pg_add_relaxed(&next_index, 1);
+    if (depth > 0) go(done, tree_body, (void *)(depth - 1)), go(done, tree_body, (void *)(depth - 1));
+    mark_body((void *)(uintptr_t)index);
+}
+
+static void tasks_that_spawn_tasks_are_spread_and_all_run(void)
+{
+    uintptr_t depth = CHECK_SANITIZED || CHECK_EMULATED ? 9 : 13;
+    int count = (2 << depth) - 1;
+    expect_runs(count);
+    go(done, tree_body, (void *)depth);
+    check_runs(count);
+}
+
+static void *spawning_thread(void *argument)
+{
+    spawn_range((uintptr_t)argument * 1000, 1000);
+    return NULL;
+}
+
+static void foreign_threads_spawn_and_end(void)
+{
+    pthread_t threads[4];
+    expect_runs(4000);
+    for (uintptr_t i = 0; i < 4; i++) threads[i] = check_thread(spawning_thread, (void *)i);
+    for (int i = 0; i < 4; i++) check_join(threads[i]);
+    check_runs(4000);
+}
+
+/* ---- yielding ---- */
+
+static atomic_long yields;
+
+static void yielding_body(void *argument)
+{
+    uint64_t mine = (uintptr_t)argument, sum = 0, again = (uintptr_t)argument, check = 0;
+    for (int i = 0; i < 100; i++) {
+        sum += check_random(&mine);
+        pg_sched_yield();
+        check += check_random(&again);
+        CHECK(sum == check);
+        pg_add_relaxed(&yields, 1);
+    }
+}
+
+static void yielding_tasks_all_go_on(void)
+{
+    int count = check_rounds(2000);
+    done = new_latch(count);
+    pg_store_relaxed(&yields, 0);
+    for (int i = 0; i < count; i++) go(done, yielding_body, (void *)(uintptr_t)(i + 1));
+    finish(done);
+    CHECK_EQ(pg_load_relaxed(&yields), 100L * count);
+}
+
+static void private_state_body(void *argument)
+{
+    const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    int mine = (int)(intptr_t)argument;
+    CHECK_EQ(fegetround(), FE_TONEAREST);
+    fesetround(modes[mine % 4]);
+    for (int i = 0; i < 50; i++) {
+        pg_errno_set(mine); /* not errno itself: compilers keep its address, and the thread may be another */
+        pg_sched_yield();
+        CHECK_EQ(pg_errno_get(), mine);
+        CHECK_EQ(fegetround(), modes[mine % 4]);
+    }
+}
+
+static void errno_and_rounding_are_private(void)
+{
+    done = new_latch(100);
+    for (int i = 0; i < 100; i++) go(done, private_state_body, (void *)(intptr_t)i);
+    finish(done);
+}
+
+static atomic_bool enough;
+
+static void endless_yielder(void *unused)
+{
+    (void)unused;
+    while (!pg_load_relaxed(&enough)) pg_sched_yield();
+}
+
+static void sleeping_body(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 5; i++) {
+        pg_nanos until = pg_now() + PG_SECOND / 1000;
+        CHECK_EQ(pg_sched_sleep_until(until), PG_OK);
+        CHECK(pg_now() >= until);
+    }
+}
+
+static void a_yielder_starves_neither_fresh_tasks_nor_timers(void)
+{
+    pg_latch *yielders = new_latch(3), *sleepers = new_latch(100);
+    pg_store_relaxed(&enough, false);
+    for (int i = 0; i < 3; i++) go(yielders, endless_yielder, NULL);
+    CHECK_EQ(pg_sched_sleep_until(pg_now() + PG_SECOND / 1000), PG_OK); /* they are at it */
+    expect_runs(100);
+    spawn_range(0, 100);
+    for (int i = 0; i < 100; i++) go(sleepers, sleeping_body, NULL);
+    check_runs(100);
+    finish(sleepers);
+    pg_store_relaxed(&enough, true);
+    finish(yielders);
+}
+
+static void computing_body(void *unused)
+{
+    (void)unused;
+    while (!pg_load_relaxed(&enough)) pg_cpu_relax();
+}
+
+static void enough_body(void *unused)
+{
+    (void)unused;
+    pg_store_relaxed(&enough, true);
+}
+
+static void a_computing_task_does_not_stop_the_others(void)
+{
+    int spinners = check_workers;
+    if (check_workers > 4) return; /* each occupies a thread, and the machine has few */
+    done = new_latch(spinners + 1);
+    pg_store_relaxed(&enough, false);
+    for (int i = 0; i < spinners; i++) go(done, computing_body, NULL);
+    CHECK_EQ(pg_sched_sleep_until(pg_now() + PG_SECOND / 1000), PG_OK);
+    go(done, enough_body, NULL);
+    finish(done);
+}
+
+/* ---- parking ---- */
+
+typedef struct rally {
+    pg_task *players[2];
+    atomic_int turn, present;
+    int rounds;
+    long ball; /* plain: handed over by the wake */
+} rally;
+
+typedef struct player {
+    rally *rally;
+    int side;
+} player;
+
+static void wake(pg_task *task)
+{
+    if (pg_task_wake(task)) pg_sched_enqueue(task);
+}
+
+static void player_body(void *argument)
+{
+    player *self = argument;
+    rally *game = self->rally;
+    game->players[self->side] = pg_sched_self();
+    pg_add_seqcst(&game->present, 1);
+    while (pg_load_acquire(&game->present) < 2) pg_sched_yield();
+    for (int i = 0; i < game->rounds; i++) {
+        while (pg_load_acquire(&game->turn) != self->side) CHECK_EQ(pg_sched_park(pg_sched_self(), PG_FOREVER), PG_OK);
+        game->ball++;
+        pg_store_release(&game->turn, 1 - self->side);
+        wake(game->players[1 - self->side]);
+    }
+    pg_add_seqcst(&game->present, 1);
+    while (pg_load_acquire(&game->present) < 4) pg_sched_yield(); /* the other may be about to wake us */
+}
+
+static void pairs_hand_a_ball_to_and_fro(void)
+{
+    enum { PAIRS = 10 };
+    static rally games[PAIRS];
+    static player players[PAIRS][2];
+    memset(games, 0, sizeof games);
+    done = new_latch(2 * PAIRS);
+    for (int i = 0; i < PAIRS; i++) {
+        games[i].rounds = check_rounds(5000);
+        for (int side = 0; side < 2; side++) {
+            players[i][side] = (player){&games[i], side};
+            go(done, player_body, &players[i][side]);
+        }
+    }
+    finish(done);
+    for (int i = 0; i < PAIRS; i++) CHECK_EQ(games[i].ball, 2 * games[i].rounds);
+}
+
+/* Wakes, deadlines and the end of the wait at the same time; a wake without a reason must not end the wait. */
+typedef struct sitter {
+    pg_task *task; /* set before `seated` */
+    atomic_int seated, permits;
+    int taken, timeouts;
+} sitter;
+
+enum { SITTERS = 16 };
+static sitter sitters[SITTERS];
+static atomic_bool heckling, sitting;
+static int permits_each;
+
+static void sitter_body(void *argument)
+{
+    sitter *self = argument;
+    uint64_t random = (uintptr_t)argument;
+    self->task = pg_sched_self();
+    pg_store_release(&self->seated, 1);
+    while (self->taken < permits_each) {
+        int here = atomic_exchange(&self->permits, 0);
+        self->taken += here;
+        if (here > 0) continue;
+        pg_nanos deadline = check_below(&random, 4) ? PG_FOREVER : pg_now() + (pg_nanos)check_below(&random, 50000);
+        int outcome = pg_sched_park(self->task, deadline);
+        CHECK(outcome == PG_OK || (outcome == PG_ETIMEDOUT && deadline != PG_FOREVER && pg_now() >= deadline));
+        self->timeouts += outcome == PG_ETIMEDOUT;
+    }
+    pg_store_release(&self->seated, 2);
+    while (pg_load_acquire(&sitting)) CHECK_EQ(pg_sched_sleep_until(pg_now() + 100000), PG_OK);
+}
+
+static void *heckler_body(void *unused)
+{
+    uint64_t random = 99;
+    while (pg_load_relaxed(&heckling)) {
+        sitter *one = &sitters[check_below(&random, SITTERS)];
+        if (pg_load_acquire(&one->seated)) wake(one->task);
+        if (check_below(&random, 8) == 0) pg_os_yield();
+    }
+    return unused;
+}
+
+static void *giver_body(void *argument)
+{
+    sitter *first = argument;
+    for (int i = 0; i < permits_each; i++)
+        for (sitter *one = first; one < first + SITTERS / 2; one++) {
+            while (!pg_load_acquire(&one->seated)) pg_os_yield();
+            pg_add_seqcst(&one->permits, 1);
+            wake(one->task);
+        }
+    return NULL;
+}
+
+static void wakes_deadlines_and_stale_wakes_lose_nothing(void)
+{
+    pthread_t givers[2], heckler;
+    memset(sitters, 0, sizeof sitters);
+    permits_each = check_rounds(50000);
+    done = new_latch(SITTERS);
+    pg_store_relaxed(&heckling, true);
+    pg_store_relaxed(&sitting, true);
+    for (int i = 0; i < SITTERS; i++) go(done, sitter_body, &sitters[i]);
+    heckler = check_thread(heckler_body, NULL);
+    for (int i = 0; i < 2; i++) givers[i] = check_thread(giver_body, &sitters[i * SITTERS / 2]);
+    for (int i = 0; i < 2; i++) check_join(givers[i]);
+    pg_nanos deadline = pg_deadline_after(HANG);
+    for (int i = 0; i < SITTERS; i++)
+        while (pg_load_acquire(&sitters[i].seated) != 2) {
+            CHECK(pg_now() < deadline);
+            pg_os_yield();
+        }
+    pg_store_relaxed(&heckling, false);
+    check_join(heckler);
+    pg_store_release(&sitting, false); /* nobody wakes them any more: now they may end */
+    finish(done);
+    for (int i = 0; i < SITTERS; i++) CHECK_EQ(sitters[i].taken, permits_each);
+}
+
+static pg_latch *gate;
+
+static void gate_body(void *unused)
+{
+    (void)unused;
+    finish(gate);
+}
+
+static void very_many_tasks_park_at_once_and_all_return(void)
+{
+    int count = CHECK_SANITIZED ? 500 : CHECK_EMULATED ? 3000 : 30000;
+    pg_sched_stats stats;
+    gate = new_latch(1);
+    done = new_latch(count);
+    for (int i = 0; i < count; i++) go(done, gate_body, NULL);
+    do { /* each has a timer */
+        pg_os_yield();
+        pg_sched_read_stats(&stats);
+    } while (stats.timers < (uint64_t)count);
+    CHECK_EQ(pg_latch_wait(done, PG_NEVER_WAIT), PG_EAGAIN);
+    count_down(gate);
+    finish(done);
+}
+
+/* ---- deadlines ---- */
+
+static void deadline_body(void *argument)
+{
+    uint64_t random = (uintptr_t)argument;
+    for (int i = 0; i < 20; i++) {
+        pg_nanos until = pg_now() + (pg_nanos)check_below(&random, 2000000);
+        CHECK_EQ(pg_sched_sleep_until(until), PG_OK);
+        CHECK(pg_now() >= until);
+        CHECK(pg_now() < until + 5 * PG_SECOND);
+    }
+}
+
+static void sleeps_are_never_short(void)
+{
+    done = new_latch(100);
+    for (int i = 0; i < 100; i++) go(done, deadline_body, (void *)(uintptr_t)(i + 1));
+    finish(done);
+}
+
+static void *sleeping_thread(void *argument)
+{
+    deadline_body(argument);
+    return NULL;
+}
+
+static void threads_sleep_too_and_passed_deadlines_return_at_once(void)
+{
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) threads[i] = check_thread(sleeping_thread, (void *)(uintptr_t)(i + 1));
+    for (int i = 0; i < 3; i++) check_join(threads[i]);
+    CHECK_EQ(pg_sched_park(pg_sched_self(), PG_NEVER_WAIT), PG_ETIMEDOUT);
+    CHECK_EQ(pg_sched_park(pg_sched_self(), 1), PG_ETIMEDOUT);
+    CHECK_EQ(pg_sched_sleep_until(1), PG_OK);
+}
+
+/* A timer that a thread starts while everybody sleeps must be kept on time. */
+static void an_earlier_timer_shortens_everybodys_sleep(void)
+{
+    pg_latch *far = new_latch(1), *near = new_latch(1);
+    gate = new_latch(1);
+    go(far, gate_body, NULL); /* a timer 40 s away */
+    CHECK_EQ(pg_sched_sleep_until(pg_now() + PG_SECOND / 500), PG_OK);
+    pg_nanos start = pg_now();
+    go(near, deadline_body, (void *)7);
+    finish(near);
+    CHECK(pg_now() - start < 10 * PG_SECOND);
+    count_down(gate);
+    finish(far);
+}
+
+/* ---- threads that wait ---- */
+
+static void *waiting_thread(void *latch)
+{
+    finish(latch);
+    return NULL;
+}
+
+static void opening_body(void *latch)
+{
+    pg_sched_yield();
+    count_down(latch);
+}
+
+static void foreign_threads_wait_for_tasks_and_end_at_once(void)
+{
+    for (int round = 0, rounds = check_rounds(200); round < rounds; round++) {
+        pthread_t threads[3];
+        pg_latch *latch = new_latch(1);
+        for (int i = 0; i < 3; i++) threads[i] = check_thread(waiting_thread, latch);
+        go(NULL, opening_body, latch);
+        for (int i = 0; i < 3; i++) check_join(threads[i]);
+    }
+}
+
+/* ---- pinning ---- */
+
+static void pinned_body(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(pg_sched_unpin(), PG_EINVAL);
+        CHECK_EQ(pg_sched_pin(), PG_OK);
+        CHECK_EQ(pg_sched_pin(), PG_OK);
+        unsigned long thread = pg_os_thread_id();
+        for (int k = 0; k < 10; k++) {
+            if (k % 2) pg_sched_yield();
+            else CHECK_EQ(pg_sched_sleep_until(pg_now() + 50000), PG_OK);
+            CHECK_EQ(pg_os_thread_id(), thread);
+        }
+        CHECK_EQ(pg_sched_unpin(), PG_OK);
+        pg_sched_yield();
+        CHECK_EQ(pg_os_thread_id(), thread);
+        CHECK_EQ(pg_sched_unpin(), PG_OK);
+        pg_sched_yield();
+    }
+    CHECK_EQ(pg_sched_pin(), PG_OK); /* ends pinned */
+}
+
+static void pinned_tasks_keep_their_thread_and_others_go_on(void)
+{
+    CHECK_EQ(pg_sched_pin(), PG_EINVAL);
+    int others = check_rounds(200);
+    done = new_latch(5 + others);
+    for (int i = 0; i < others; i++) {
+        if (i % (others / 5) == 0) go(done, pinned_body, NULL);
+        go(done, yielding_body, (void *)(uintptr_t)(i + 1));
+    }
+    finish(done);
+}
+
+/* ---- changing the number of workers, stopping ---- */
+
+static void workers_change_under_load(void)
+{
+    const int counts[] = {1, 7, 2, 16, 3};
+    int before = check_workers, count = check_rounds(1000);
+    done = new_latch(count);
+    for (int i = 0; i < count; i++) go(done, yielding_body, (void *)(uintptr_t)(i + 1));
+    for (int i = 0; i < 50; i++) {
+        CHECK_EQ(pg_sched_set_workers(counts[i % 5]), PG_OK);
+        CHECK_EQ(pg_sched_workers(), counts[i % 5]);
+        pg_os_yield();
+    }
+    CHECK_EQ(pg_sched_set_workers(0), PG_EINVAL);
+    CHECK_EQ(pg_sched_set_workers(PG_MAX_WORKERS + 1), PG_EINVAL);
+    CHECK_EQ(pg_sched_set_workers(before), PG_OK);
+    finish(done);
+}
+
+static void stopping_holds_every_task_until_resumed(void)
+{
+    int count = check_rounds(1000);
+    done = new_latch(count);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < count / 2; i++) go(done, yielding_body, (void *)(uintptr_t)(i + 1));
+    for (int round = 0; round < 20; round++) {
+        CHECK(pg_sched_stop(HANG));
+        long before = pg_load_relaxed(&yields);
+        for (int i = 0; i < 100; i++) pg_os_yield();
+        CHECK_EQ(pg_load_relaxed(&yields), before);
+        pg_sched_resume();
+        for (int i = 0; i < 20; i++) pg_os_yield();
+    }
+    finish(done);
+}
+
+/* ---- fork ---- */
+
+static void after_fork(void)
+{
+    pg_sched_after_fork_in_child(pg_sync_forget);
+    expect_runs(1000);
+    spawn_range(0, 1000);
+    check_runs(1000);
+    CHECK_EQ(pg_sched_sleep_until(pg_now() + 1000000), PG_OK);
+}
+
+static void a_child_process_has_a_scheduler_of_its_own(void)
+{
+    if (CHECK_SANITIZED) SKIP("the sanitizer does not survive a fork with threads");
+    int count = 200;
+    pg_store_relaxed(&enough, false);
+    done = new_latch(count + 2);
+    pg_latch *mine = done;
+    for (int i = 0; i < 2; i++) go(done, endless_yielder, NULL);
+    for (int i = 0; i < count; i++) go(done, deadline_body, (void *)(uintptr_t)(i + 1));
+    for (int i = 0; i < 3; i++) {
+        pg_sched_before_fork();
+        pid_t child = check_fork(after_fork);
+        pg_sched_after_fork_in_parent();
+        CHECK_EQ(check_wait(child), 0);
+    }
+    pg_store_relaxed(&enough, true);
+    finish(mine);
+}
+
+/* ---- refusal ---- */
+
+static void wait_for_many_stacks(void)
+{
+    struct rlimit limit;
+    long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    CHECK(statm != NULL && fscanf(statm, "%ld", &pages) == 1);
+    fclose(statm);
+    limit.rlim_cur = limit.rlim_max = (rlim_t)pages * pg_page_size() + (64 << 20);
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+    CHECK_EQ(pg_sched_init(NULL, 2, false), PG_OK);
+    done = new_latch(2000);
+    for (int i = 0; i < 2000; i++) go(done, sleeping_body, NULL); /* each parks, so each wants a stack */
+    finish(done);
+    pg_sched_stats stats;
+    pg_sched_read_stats(&stats);
+    CHECK(stats.fibers < 2000);
+}
+
+static void tasks_without_a_stack_wait_for_one(void)
+{
+    if (CHECK_SANITIZED) SKIP("an address-space limit stops the sanitizer itself");
+    if (CHECK_EMULATED) SKIP("the emulator ignores address-space limits");
+    CHECK_EQ(check_child(wait_for_many_stacks), 0);
+}
+
+int main(void)
+{
+    RUN(tasks_without_a_stack_wait_for_one); /* first: it forks before there are threads */
+    CHECK_EQ(pg_sched_init(NULL, 0, false), PG_EINVAL);
+    CHECK_EQ(pg_sched_init(NULL, 1, false), PG_OK);
+    RUN_WITH_WORKERS(every_task_spawned_by_a_thread_runs_once);
+    RUN_WITH_WORKERS(bursts_beyond_every_ring_run_to_the_last_task);
+    RUN_WITH_WORKERS(tasks_that_spawn_tasks_are_spread_and_all_run);
+    RUN_WITH_WORKERS(foreign_threads_spawn_and_end);
+    RUN_WITH_WORKERS(yielding_tasks_all_go_on);
+    RUN_WITH_WORKERS(errno_and_rounding_are_private);
+    RUN_WITH_WORKERS(a_yielder_starves_neither_fresh_tasks_nor_timers);
+    RUN_WITH_WORKERS(a_computing_task_does_not_stop_the_others);
+    RUN_WITH_WORKERS(pairs_hand_a_ball_to_and_fro);
+    RUN_WITH_WORKERS(wakes_deadlines_and_stale_wakes_lose_nothing);
+    RUN_WITH_WORKERS(very_many_tasks_park_at_once_and_all_return);
+    RUN_WITH_WORKERS(sleeps_are_never_short);
+    RUN_WITH_WORKERS(threads_sleep_too_and_passed_deadlines_return_at_once);
+    RUN_WITH_WORKERS(an_earlier_timer_shortens_everybodys_sleep);
+    RUN_WITH_WORKERS(foreign_threads_wait_for_tasks_and_end_at_once);
+    RUN_WITH_WORKERS(pinned_tasks_keep_their_thread_and_others_go_on);
+    RUN_WITH_WORKERS(workers_change_under_load);
+    RUN_WITH_WORKERS(stopping_holds_every_task_until_resumed);
+    RUN_WITH_WORKERS(a_child_process_has_a_scheduler_of_its_own);
+    return 0;
+}

@@ -1,0 +1,94 @@
+"""Fixtures: several worker counts, and the check after every test that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import pygo
+
+WORKER_COUNTS = (1, 2, 4, 16)
+COUNTS = ("live", "ready", "parked", "blocked", "timers")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collections in every test the thousands of objects of the test run itself."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(params=WORKER_COUNTS, ids=lambda count: f"{count}w")
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with 1, 2, 4 and 16 workers."""
+    before = pygo.runtime.workers()
+    pygo.runtime.set_workers(request.param)
+    yield request.param
+    pygo.runtime.set_workers(before)
+
+
+class Reports:
+    """What went to the hooks during a test, as text, so that no traceback is kept alive by the record."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[str, str]] = []
+        self.unraisable: list[str] = []
+        self.threads: list[str] = []
+
+    def task_failed(self, task: Any, exc: BaseException) -> None:
+        self.tasks.append((task.name, "".join(traceback.format_exception(exc))))
+
+    def unraisable_raised(self, args: Any) -> None:
+        text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+        self.unraisable.append(f"{args.err_msg or 'ignored'} in {args.object!r}: {text}")
+
+    def thread_failed(self, args: Any) -> None:
+        self.threads.append("".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))
+
+    def take(self) -> list[tuple[str, str]]:
+        """The task failures reported so far, which are thereby expected."""
+        gc.collect()
+        taken, self.tasks = self.tasks, []
+        return taken
+
+    def take_unraisable(self) -> list[str]:
+        """The ignored exceptions reported so far, which are thereby expected."""
+        gc.collect()
+        taken, self.unraisable = self.unraisable, []
+        return taken
+
+
+def _counts() -> dict[str, int]:
+    stats = pygo.runtime.stats()
+    return {name: getattr(stats, name) for name in COUNTS}
+
+
+def _exceeds(counts: dict[str, int], before: dict[str, int]) -> bool:
+    return any(count > before[name] for name, count in counts.items())
+
+
+@pytest.fixture(autouse=True)
+def reports(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]:
+    """Fail a test that leaves tasks, timers or waiters behind, or whose failures nobody looked at."""
+    record = Reports()
+    before = _counts()
+    monkeypatch.setattr(pygo, "excepthook", record.task_failed)
+    monkeypatch.setattr(sys, "unraisablehook", record.unraisable_raised)
+    monkeypatch.setattr(threading, "excepthook", record.thread_failed)
+    yield record
+    gc.collect()
+    deadline = time.monotonic() + 10.0
+    while _exceeds(after := _counts(), before):
+        if time.monotonic() > deadline:
+            pygo.runtime.dump()
+            pytest.fail(f"left behind: counts {after}, before the test {before}; {pygo.all_tasks()[:20]}")
+        time.sleep(0.001)
+    gc.collect()
+    problems = [f"task {name}: {text}" for name, text in record.tasks] + record.unraisable + record.threads
+    assert not problems, "unexpected reports:\n" + "\n".join(problems)

@@ -1,0 +1,222 @@
+"""What several test files share: waiting for a condition, child programs, forced moves between OS threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pygo
+
+T = TypeVar("T")
+
+# Longer than any correct wait takes on the busiest machine; only a hang reaches it.
+HANG = 30.0
+
+
+def wait_until(predicate: Callable[[], T], timeout: float = HANG, what: str = "") -> T:
+    """Poll ``predicate`` until it is true and return its value; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    in_task = pygo.current_task() is not None
+    while not (value := predicate()):
+        if time.monotonic() > deadline:
+            where = f"{predicate.__code__.co_filename}:{predicate.__code__.co_firstlineno}"
+            raise AssertionError(f"not true within {timeout} s: {what or where}")
+        if in_task:
+            pygo.yield_now()
+            pygo.sleep(0.0005)
+        else:
+            time.sleep(0.0005)
+    return value
+
+
+def join_all(tasks: list[Any], timeout: float = HANG) -> list[Any]:
+    """Join every task and return the results in order."""
+    deadline = time.monotonic() + timeout
+    return [task.join(timeout=max(0.0, deadline - time.monotonic())) for task in tasks]
+
+
+def in_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Run ``fn`` as a task and return its result, or raise its exception."""
+    return pygo.spawn(fn, *args, **kwargs).join(timeout=HANG)
+
+
+def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
+    """Run ``fn`` on an ordinary thread and return its result, or raise its exception."""
+    (outcome,) = in_threads([lambda: fn(*args)])
+    return outcome
+
+
+def in_threads(functions: list[Callable[[], Any]], timeout: float = HANG) -> list[Any]:
+    """Run every function on its own ordinary thread at once; results in order, the first failure raised."""
+    results: list[Any] = [None] * len(functions)
+    failures: list[BaseException | None] = [None] * len(functions)
+
+    def body(slot: int) -> None:
+        try:
+            results[slot] = functions[slot]()
+        except BaseException as exc:
+            failures[slot] = exc
+
+    threads = [threading.Thread(target=body, args=(slot,), daemon=True) for slot in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    stuck = [slot for slot, thread in enumerate(threads) if thread.is_alive()]
+    for failure in failures:
+        if failure is not None:
+            raise failure
+    assert not stuck, f"threads {stuck} did not end within {timeout} s"
+    return results
+
+
+PLACES: dict[str, Callable[..., Any]] = {
+    "main": lambda fn, *args: fn(*args),
+    "task": in_task,
+    "thread": in_thread,
+}
+
+
+def move_to_another_thread(attempts: int = 2000) -> bool:
+    """Make the current task continue on another OS thread; return whether that happened.
+
+    A task that sits in a blocking call keeps its thread, and the right to run goes to another worker. So while this
+    task is parked, one that blocks takes the worker that would have resumed it.
+    """
+    start = threading.get_native_id()
+    for attempt in range(attempts):
+        blockers = [pygo.spawn(time.sleep, 0.0005) for _ in range(1 + attempt % 3)]
+        for blocker in blockers:
+            blocker.join()
+        if threading.get_native_id() != start:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def blocked_reader() -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A task that sits in a blocking ``os.read``, and the function that lets it go on."""
+    readable, writable = os.pipe()
+    task = pygo.spawn(os.read, readable, 1)
+    released = False
+
+    def release() -> None:
+        nonlocal released
+        if not released:
+            released = True
+            os.write(writable, b"x")
+
+    try:
+        yield task, release
+    finally:
+        release()
+        task.join(timeout=HANG)
+        os.close(readable)
+        os.close(writable)
+
+
+def native_threads() -> int:
+    """How many OS threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@dataclass
+class Finished:
+    """What a child program left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    def ok(self) -> Finished:
+        """Fail unless the program ended with exit code 0; return itself."""
+        assert self.code == 0, f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+        return self
+
+
+class Program:
+    """A child Python program; ``expect`` reads its output, ``finish`` waits for its end."""
+
+    def __init__(self, source: str, *args: str, env: dict[str, str] | None = None, options: tuple[str, ...] = ()):
+        self._directory = tempfile.TemporaryDirectory(prefix="pygo-test-")
+        path = Path(self._directory.name) / "program.py"
+        path.write_text(textwrap.dedent(source))
+        environment = dict(os.environ, PYTHONPATH=str(Path(pygo.__file__).parent.parent), PYTHONUNBUFFERED="1")
+        environment.update(env or {})
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", *options, str(path), *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=self._directory.name,
+        )
+        self.pid = self._process.pid
+        # Should this very process be killed, a computing child must not go on for ever.
+        resource.prlimit(self.pid, resource.RLIMIT_CPU, (300, 300))
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def expect(self, line: str) -> None:
+        """Read one line of output, which must be ``line``."""
+        assert self._process.stdout is not None
+        got = self._process.stdout.readline().rstrip("\n")
+        if got != line:
+            finished = self.finish(timeout=5.0)
+            raise AssertionError(f"expected {line!r}, got {got!r}, then {finished}")
+
+    def finish(self, timeout: float = HANG) -> Finished:
+        """Wait for the end; on timeout have faulthandler print every thread's stack, and fail with that."""
+        try:
+            out, err = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            threads = self._describe_threads()
+            self._process.send_signal(signal.SIGABRT)
+            try:
+                out, err = self._process.communicate(timeout=5.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                out, err = self._process.communicate()
+            raise AssertionError(
+                f"the program did not end within {timeout} s\n--- threads\n{threads}\n"
+                f"--- stdout\n{out}\n--- stderr\n{err}"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                self._directory.cleanup()
+        return Finished(self._process.returncode, out, err)
+
+    def _describe_threads(self) -> str:
+        lines = []
+        with contextlib.suppress(OSError):
+            for entry in sorted(Path(f"/proc/{self.pid}/task").iterdir(), key=lambda path: int(path.name)):
+                with contextlib.suppress(OSError):
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    lines.append(f"{entry.name} {fields[0]} {(entry / 'wchan').read_text()}")
+        return "\n".join(lines)
+
+
+def run_program(
+    source: str,
+    *args: str,
+    timeout: float = HANG,
+    env: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+) -> Finished:
+    """Run ``source`` as a program of its own and return its exit code, standard output and standard error."""
+    return Program(source, *args, env=env, options=options).finish(timeout)

@@ -1,0 +1,393 @@
+"""The C core without Python: builds the programs in tests/c with the floors of csrc in several variants, runs them.
+
+A detector counts only if it catches a planted bug: the mutations below change one line of the real sources, and the
+named program must then fail as predicted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent / "csrc"
+RUN_TIMEOUT = 100.0
+
+LOW_FLOORS = ("base", "os", "machine", "objects", "sources")
+ALL_FLOORS = (*LOW_FLOORS, "sched", "sync")
+PROGRAMS = {
+    "test_list": LOW_FLOORS,
+    "test_os": LOW_FLOORS,
+    "test_switch": LOW_FLOORS,
+    "test_stack": LOW_FLOORS,
+    "test_task": LOW_FLOORS,
+    "test_runq": LOW_FLOORS,
+    "test_timer": LOW_FLOORS,
+    "test_sched": ALL_FLOORS,
+    "test_chan": ALL_FLOORS,
+}
+SWITCHING = ("test_switch", "test_stack", "test_sched", "test_chan")
+QUEUEING = ("test_runq", "test_sched", "test_chan")
+
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wno-unused-parameter", "-Werror")
+COMMON = ("-std=gnu11", "-O2", "-g", "-pthread", "-D_GNU_SOURCE=1", f"-I{CSRC}", f"-I{HERE / 'c'}", *WARNINGS)
+THREAD = ("-fsanitize=thread", "-Wno-tsan")  # it does not model fences; none of ours orders plain data
+ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compile, and what is worth running in it."""
+
+    flags: tuple[str, ...] = ()
+    programs: tuple[str, ...] = tuple(PROGRAMS)
+    foreign: bool = False
+
+    @property
+    def compiler(self) -> list[str]:
+        if self.foreign:
+            return ["aarch64-linux-gnu-gcc"]
+        named = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        command = shlex.split(named)
+        return command if shutil.which(command[0]) else ["cc"]
+
+    @property
+    def runner(self) -> list[str]:
+        return ["qemu-aarch64-static"] if self.foreign else _runner(self.sanitizer)
+
+    @property
+    def sanitizer(self) -> str:
+        return next((flag for flag in self.flags if flag.startswith("-fsanitize=")), "")
+
+
+VARIANTS = {
+    "plain": Variant(),
+    "thread": Variant(THREAD),
+    "address": Variant(ADDRESS),
+    "portable": Variant(("-DPG_SWITCH_PORTABLE",), SWITCHING),
+    "tiny_ring": Variant(("-DPG_RUNQ_SIZE=4",), QUEUEING),
+    "tiny_ring_thread": Variant((*THREAD, "-DPG_RUNQ_SIZE=4"), QUEUEING),
+    "aarch64": Variant(("-static", "-DCHECK_EMULATED=1"), foreign=True),
+}
+
+
+@functools.cache
+def _runner(sanitizer: str) -> list[str]:
+    """ThreadSanitizer cannot place its shadow where address randomisation has put something: then run without it."""
+    return ["setarch", "-R"] if sanitizer == "-fsanitize=thread" and shutil.which("setarch") else []
+
+
+def _run(command: list[str], timeout: float = RUN_TIMEOUT, only: str = "") -> tuple[int, str]:
+    """Exit code (124 on timeout) and both outputs."""
+    # A stack that goes from thread to thread may not have its frames in a thread's fake stack.
+    asan = "detect_stack_use_after_return=0"
+    env = dict(os.environ, TSAN_OPTIONS="halt_on_error=1", ASAN_OPTIONS=asan, UBSAN_OPTIONS="print_stacktrace=1")
+    if only:
+        env["CHECK_ONLY"] = only
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        return 124, output
+    return process.returncode, output
+
+
+class Builder:
+    """Compiles each floor once per variant, and all programs of a variant when the first is asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.objects = functools.cache(self._objects)
+        self._programs = functools.cache(self._build_programs)
+        self.why_not = functools.cache(self._why_not)
+
+    def _why_not(self, name: str) -> str:
+        """Why this system cannot build or run the variant; empty if it can."""
+        variant = VARIANTS[name]
+        for tool in (*variant.compiler[:1], *variant.runner[:1]):
+            if not shutil.which(tool):
+                return f"{tool} is not installed"
+        source = self._directory / f"probe_{name}.c"
+        source.write_text("int main(void) { return 0; }\n")
+        link = [*variant.compiler, *variant.flags, str(source), "-o", str(source.with_suffix(""))]
+        if _run(link)[0] != 0:
+            return f"{variant.compiler[0]} cannot link with {' '.join(variant.flags)}"
+        return ""
+
+    def _compile(self, variant: Variant, source: Path, target: Path) -> Path:
+        code, output = _run([*variant.compiler, *COMMON, *variant.flags, "-c", str(source), "-o", str(target)])
+        assert code == 0, output
+        return target
+
+    def _objects(self, name: str, floor: str) -> list[Path]:
+        directory = self._directory / name / floor
+        directory.mkdir(parents=True)
+        sources = [path for path in sorted((CSRC / floor).iterdir()) if path.suffix in (".c", ".S")]
+        compile_one = functools.partial(self._compile, VARIANTS[name])
+        targets = [directory / f"{source.name}.o" for source in sources]
+        return list(self._pool.map(compile_one, sources, targets))
+
+    def link(self, name: str, program: str, objects: list[Path], target: Path) -> Path:
+        variant = VARIANTS[name]
+        source = HERE / "c" / f"{program}.c"
+        inputs = map(str, [source, *objects])
+        code, output = _run([*variant.compiler, *COMMON, *variant.flags, *inputs, "-lm", "-o", str(target)])
+        assert code == 0, output
+        return target
+
+    def _build_programs(self, name: str) -> dict[str, Path]:
+        programs = VARIANTS[name].programs
+        needed = [[path for floor in PROGRAMS[one] for path in self.objects(name, floor)] for one in programs]
+        targets = [self._directory / name / one for one in programs]
+        link_one = functools.partial(self.link, name)
+        return dict(zip(programs, self._pool.map(link_one, programs, needed, targets), strict=True))
+
+    def program(self, name: str, program: str) -> Path:
+        return self._programs(name)[program]
+
+    def mutated(self, mutation: Mutation) -> Path:
+        """The program with one line of one source changed."""
+        original = CSRC / mutation.source
+        text = original.read_text()
+        assert text.count(mutation.old) == 1, f"{mutation.source} has changed: adapt the mutation"
+        directory = self._directory / "mutated" / mutation.name
+        directory.mkdir(parents=True)
+        changed = directory / original.name
+        changed.write_text(text.replace(mutation.old, mutation.new))
+        replaced = f"{original.name}.o"
+        objects = [
+            path
+            for floor in PROGRAMS[mutation.program]
+            for path in self.objects(mutation.variant, floor)
+            if (floor, path.name) != (original.parent.name, replaced)
+        ]
+        objects.append(self._compile(VARIANTS[mutation.variant], changed, directory / replaced))
+        return self.link(mutation.variant, mutation.program, objects, directory / mutation.program)
+
+
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("c_core"))
+
+
+def _require(builder: Builder, name: str) -> None:
+    reason = builder.why_not(name)
+    if reason:
+        pytest.skip(reason)
+
+
+CASES = [(name, program) for name, variant in VARIANTS.items() for program in variant.programs]
+
+
+@pytest.mark.parametrize(("name", "program"), CASES, ids=[f"{name}-{program}" for name, program in CASES])
+def test_program_passes(builder: Builder, name: str, program: str) -> None:
+    _require(builder, name)
+    code, output = _run([*VARIANTS[name].runner, str(builder.program(name, program))])
+    assert code == 0, output
+    assert "ok " in output
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A bug planted in a source, the program that must fail, and what its output must then contain."""
+
+    name: str
+    source: str
+    old: str
+    new: str
+    program: str
+    only: str
+    finds: str
+    variant: str = "plain"
+
+
+MUTATIONS = [
+    Mutation(
+        "spilled_task_dropped",
+        "objects/runq.c",
+        "pg_inject_push_chain(overflow, batch[0], task, HALF + 1);",
+        "pg_inject_push_chain(overflow, batch[0], batch[HALF - 1], HALF);",
+        "test_runq",
+        "owner_and_thieves_race_for_the_last_task",
+        "test_runq.c:",
+    ),
+    Mutation(
+        "tail_published_too_weakly",
+        "objects/runq.c",
+        "pg_store_release(&queue->tail, tail + 1); /* P3 */",
+        "pg_store_relaxed(&queue->tail, tail + 1);",
+        "test_runq",
+        "each_task_comes_out_exactly_once",
+        "data race",
+        "thread",
+    ),
+    Mutation(
+        "pop_without_compare_and_swap",
+        "objects/runq.c",
+        "if (pg_cas_acqrel(&queue->head, &head, head + 1)) return task;",
+        "pg_store_release(&queue->head, head + 1); return task;",
+        "test_runq",
+        "owner_and_thieves_race_for_the_last_task",
+        "test_runq.c:",
+    ),
+    Mutation(
+        "drain_links_before_it_owns",
+        "objects/runq.c",
+        "if (pg_cas_acqrel(&queue->head, &head, head + count)) return count; /* T3 */",
+        "slot_load(queue, head)->next = NULL;\n"
+        "        if (pg_cas_acqrel(&queue->head, &head, head + count)) return count;",
+        "test_runq",
+        "each_task_comes_out_exactly_once",
+        "data race",
+        "thread",
+    ),
+    Mutation(
+        "hole_in_the_heap_not_sifted_up",
+        "sources/timer.c",
+        "if (last->deadline < timer->deadline) {",
+        "if (false) {",
+        "test_timer",
+        "random_use_agrees_with_a_plain_array",
+        "test_timer.c:",
+    ),
+    Mutation(
+        "timer_fired_outside_the_lock",
+        "sources/timer.c",
+        "pg_task *task = timer->fire(timer);",
+        "pg_lock_release(&timers->lock);\n"
+        "        pg_task *task = timer->fire(timer);\n"
+        "        pg_lock_acquire(&timers->lock);",
+        "test_timer",
+        "a_timer_either_fires_or_is_stopped",
+        "data race",
+        "thread",
+    ),
+    Mutation(
+        "wake_of_a_running_task_lost",
+        "objects/task.c",
+        "if (pg_cas_acqrel(&task->state, &seen, PG_TASK_NOTIFIED)) return false;",
+        "return false;",
+        "test_task",
+        "a_wake_wins_only_a_parked_task",
+        "test_task.c:",
+    ),
+    Mutation(
+        "guard_left_out",
+        "machine/stack.c",
+        "pg_pages_guard(stack->base - pg_page_size(), pg_page_size()) == PG_OK",
+        "true",
+        "test_stack",
+        "overflow_hits_a_protected_guard",
+        "test_stack.c:",
+    ),
+    Mutation(
+        "errno_not_restored",
+        "sched/sched.c",
+        "    pg_arrive(worker, fiber);\n    pg_errno_set(fiber->saved_errno);\n",
+        "    pg_arrive(worker, fiber);\n",
+        "test_sched",
+        "errno_and_rounding_are_private",
+        "test_sched.c:",
+    ),
+    Mutation(
+        "rounding_mode_left_to_the_next_task",
+        "sched/sched.c",
+        "pg_switch_clean_float();",
+        ";",
+        "test_sched",
+        "errno_and_rounding_are_private",
+        "test_sched.c:",
+    ),
+    Mutation(
+        "waiting_senders_value_dropped",
+        "sync/chan.c",
+        "if (from_ring) ring_push(chan, offered);",
+        "if (from_ring) {}",
+        "test_chan",
+        "every_value_arrives_once_and_in_order",
+        "test_chan.c:",
+    ),
+    Mutation(
+        "select_won_twice",
+        "sync/chan.c",
+        "if (party->is_select && pg_exchange_acqrel(&party->claimed, true)) return false;",
+        "if (party->is_select && pg_load_acquire(&party->claimed)) return false;",
+        "test_chan",
+        "select_delivers_every_value_once",
+        "",
+    ),
+    Mutation(
+        "rounding_mode_not_restored_x86_64",
+        "machine/switch_x86_64.S",
+        "ldmxcsr (%rsp)",
+        "nop",
+        "test_switch",
+        "the_floating_point_environment_is_private",
+        "test_switch.c:",
+    ),
+    Mutation(
+        "two_registers_swapped_x86_64",
+        "machine/switch_x86_64.S",
+        "        popq    %r15\n        .cfi_adjust_cfa_offset -8\n        .cfi_restore %r15\n        popq    %r14\n",
+        "        popq    %r14\n        .cfi_adjust_cfa_offset -8\n        .cfi_restore %r15\n        popq    %r15\n",
+        "test_switch",
+        "callee_saved_registers_survive_a_million_switches",
+        "",
+    ),
+    Mutation(
+        "end_of_the_stack_not_marked_x86_64",
+        "machine/switch_x86_64.S",
+        ".cfi_undefined %rip ",
+        "/* */ ",
+        "test_switch",
+        "unwinding_a_context_ends_at_its_trampoline",
+        "",
+    ),
+    Mutation(
+        "rounding_mode_not_restored_aarch64",
+        "machine/switch_aarch64.S",
+        "msr     fpcr, x10",
+        "nop",
+        "test_switch",
+        "the_floating_point_environment_is_private",
+        "test_switch.c:",
+        "aarch64",
+    ),
+    Mutation(
+        "vector_register_not_restored_aarch64",
+        "machine/switch_aarch64.S",
+        "ldp     d10, d11, [sp, #128]",
+        "nop",
+        "test_switch",
+        "callee_saved_registers_survive_a_million_switches",
+        "test_switch.c:",
+        "aarch64",
+    ),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_planted_bug_is_caught(builder: Builder, mutation: Mutation) -> None:
+    _require(builder, mutation.variant)
+    if mutation.name.endswith("x86_64") and os.uname().machine != "x86_64":
+        pytest.skip("for another CPU")
+    command = [*VARIANTS[mutation.variant].runner, str(builder.mutated(mutation))]
+    deadline = time.monotonic() + 40.0
+    code, output = 0, ""
+    while code == 0 and time.monotonic() < deadline:  # a race may hide for a while on a busy machine
+        code, output = _run(command, timeout=20.0, only=mutation.only)
+    assert code != 0, f"not noticed:\n{output}"
+    assert mutation.finds in output, output

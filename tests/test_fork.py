@@ -1,0 +1,299 @@
+"""fork: only the forking task lives on in the child, and the runtime works there."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import run_program
+
+# Forking with several threads is what these tests are about.
+QUIET = ("-W", "ignore::DeprecationWarning")
+
+PRELUDE = """
+import multiprocessing, os, signal, subprocess, sys, threading, time, pygo
+
+def quick_suite():
+    # Something of everything; the runtime must be as new.
+    assert [pygo.spawn(int, n).join(timeout=20) for n in range(100)] == list(range(100))
+    ch, other = pygo.Channel(), pygo.Channel(2)
+    tasks = [pygo.spawn(ch.recv, timeout=20) for _ in range(50)]
+    for number in range(50):
+        ch.send(number, timeout=20)
+    assert sorted(task.join(timeout=20) for task in tasks) == list(range(50))
+    group = pygo.WaitGroup()
+    for _ in range(20):
+        group.go(time.sleep, 0.001)
+        group.go(pygo.sleep, 0.001)
+        group.go(pygo.yield_now)
+    group.wait(timeout=20)
+    assert pygo.select(pygo.recv(ch), pygo.send(other, 1), timeout=20).index == 1
+    assert isinstance(pygo.after(0.001).recv(timeout=20), float)
+    thread = threading.Thread(target=lambda: pygo.spawn(other.send, 2).join(timeout=20))
+    thread.start()
+    thread.join()
+    assert len(other) == 2
+    pygo.runtime.set_workers(3)
+    assert pygo.spawn(pygo.runtime.workers).join() == 3
+    assert pygo.runtime.stats().live == (pygo.current_task() is not None)
+    return 0
+
+def fork_and_check(child=quick_suite):
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = child()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 98
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    deadline = time.monotonic() + 25
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0, os.waitstatus_to_exitcode(status)
+            return
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGABRT)
+            os.waitpid(pid, 0)
+            raise AssertionError("the child hangs")
+        pygo.sleep(0.002)
+"""
+
+BUSINESS = {
+    "nothing": "",
+    "parked": "keep = [pygo.spawn(pygo.Channel().recv) for _ in range(1000)]",
+    "sleeping": "keep = [pygo.spawn(pygo.sleep, 1000) for _ in range(1000)]",
+    "blocking": "keep = [pygo.spawn(time.sleep, 1000) for _ in range(8)]",
+    "busy": """
+def busy():
+    while True:
+        pass
+keep = [pygo.spawn(busy) for _ in range(4)]
+""",
+    "exchanging": """
+shared = pygo.Channel()
+def sender():
+    while True:
+        shared.send(1)
+def receiver():
+    while True:
+        pygo.select(pygo.recv(shared), timeout=1)
+keep = [pygo.spawn(body) for body in (sender, receiver) for _ in range(5)]
+""",
+    "spawning": """
+def spawner():
+    while True:
+        pygo.spawn(pygo.yield_now).join()
+keep = [pygo.spawn(spawner) for _ in range(5)]
+""",
+    "threads": """
+shared = pygo.Channel()
+threads = [threading.Thread(target=shared.recv, daemon=True) for _ in range(5)]
+for thread in threads:
+    thread.start()
+while shared.waiting_receivers < 5:
+    time.sleep(0.001)
+""",
+}
+
+
+@pytest.mark.parametrize("business", list(BUSINESS))
+@pytest.mark.parametrize("place", ["main", "task", "thread"])
+def test_the_child_can_use_the_runtime(place: str, business: str) -> None:
+    forks = {
+        "main": "fork_and_check()",
+        "task": "pygo.spawn(fork_and_check).join(timeout=28)",
+        "thread": "ended = pygo.Channel(1); "
+        "threading.Thread(target=lambda: (fork_and_check(), ended.send(1)), daemon=True).start(); "
+        "ended.recv(timeout=28)",
+    }
+    program = run_program(
+        PRELUDE
+        + BUSINESS[business]
+        + f"""
+for _ in range(3):
+    {forks[place]}
+assert pygo.spawn(int, "3").join(timeout=20) == 3
+print("parent goes on")
+""",
+        options=QUIET,
+        timeout=90,
+    ).ok()
+    assert program.out == "parent goes on\n"
+    assert program.err == ""
+
+
+def test_only_the_forking_task_lives_in_the_child() -> None:
+    program = run_program(
+        PRELUDE
+        + """
+ch = pygo.Channel()
+keep = [pygo.spawn(ch.recv) for _ in range(10)]
+while ch.waiting_receivers < 10:
+    pygo.sleep(0.001)
+
+def child():
+    me = pygo.current_task()
+    assert me is not None and pygo.all_tasks() == [me], pygo.all_tasks()
+    assert pygo.runtime.stats().live == 1
+    return quick_suite()
+
+def child_of_main():
+    assert pygo.current_task() is None and pygo.all_tasks() == []
+    assert pygo.runtime.stats().live == 0
+    return quick_suite()
+
+pygo.spawn(fork_and_check, child).join()
+fork_and_check(child_of_main)
+for number in range(10):
+    ch.send(number)
+print(sorted(task.join() for task in keep))
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == f"{list(range(10))}\n"
+
+
+def test_the_parents_channels_can_be_used_in_the_child() -> None:
+    """Buffered values are there; waiters of the parent are not."""
+    program = run_program(
+        PRELUDE
+        + """
+buffered, awaited = pygo.Channel(3), pygo.Channel()
+buffered.send(1)
+buffered.send(2)
+keep = pygo.spawn(awaited.recv)
+while awaited.waiting_receivers < 1:
+    pygo.sleep(0.001)
+
+def child():
+    assert [buffered.recv(), buffered.recv()] == [1, 2]
+    assert awaited.try_send(1) is False
+    task = pygo.spawn(awaited.recv)
+    awaited.send(5, timeout=20)
+    assert task.join(timeout=20) == 5
+    return 0
+
+fork_and_check(child)
+pygo.spawn(fork_and_check, child).join()
+awaited.send(7)
+print(keep.join(), len(buffered))
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "7 2\n"
+
+
+def test_a_child_that_ends_normally_exits_cleanly() -> None:
+    """Not by ``os._exit``: atexit handlers and finalization run in the child too."""
+    program = run_program(
+        PRELUDE
+        + """
+import atexit
+atexit.register(lambda: print("atexit", pygo.spawn(int, "3").join(timeout=10), flush=True))
+keep = [pygo.spawn(pygo.Channel().recv) for _ in range(100)]
+pygo.spawn(int).join()
+pid = os.fork()
+if pid == 0:
+    assert pygo.spawn(int, "4").join(timeout=10) == 4
+    sys.exit(0)
+print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "atexit 3\nchild ended with 0\natexit 3\n"
+    assert program.err == ""
+
+
+def test_the_child_can_fork_again() -> None:
+    program = run_program(
+        PRELUDE
+        + """
+def child(depth):
+    quick_suite()
+    if depth:
+        fork_and_check(lambda: child(depth - 1))
+    return 0
+
+fork_and_check(lambda: child(3))
+pygo.spawn(fork_and_check, lambda: child(3)).join()
+print("end")
+""",
+        options=QUIET,
+        timeout=60,
+    ).ok()
+    assert program.out == "end\n"
+
+
+def test_a_fork_before_the_first_use_changes_nothing() -> None:
+    program = run_program(PRELUDE + "fork_and_check()\nfork_and_check()\nprint(quick_suite())", options=QUIET).ok()
+    assert program.out == "0\n"
+
+
+@pytest.mark.parametrize("place", ["main", "task"])
+def test_multiprocessing_with_fork_works(place: str) -> None:
+    program = run_program(
+        PRELUDE
+        + f"""
+def child(number):
+    return pygo.spawn(lambda: number * 2).join(timeout=20)
+
+def body():
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=lambda n=n: queue.put(child(n))) for n in range(3)]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get(timeout=20) for _ in processes)
+    for process in processes:
+        process.join(20)
+        assert process.exitcode == 0
+    with context.Pool(2) as pool:
+        return results + pool.map(child, range(5))
+
+keep = [pygo.spawn(pygo.Channel().recv) for _ in range(10)]
+print({"body()" if place == "main" else "pygo.spawn(body).join(timeout=60)"})
+""",
+        options=QUIET,
+        timeout=70,
+    ).ok()
+    assert program.out == f"{[0, 2, 4, 0, 2, 4, 6, 8]}\n"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_multiprocessing_with_other_methods_works_in_a_task(method: str) -> None:
+    program = run_program(
+        PRELUDE
+        + f"""
+def body():
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])
+
+if __name__ == "__main__":
+    print(pygo.spawn(body).join(timeout=60))
+""",
+        timeout=70,
+    ).ok()
+    assert program.out == "[1, 2, 3]\n"
+
+
+def test_many_forks_beside_running_tasks() -> None:
+    """At forty moments, with tasks of every kind running."""
+    program = run_program(
+        PRELUDE
+        + BUSINESS["exchanging"]
+        + BUSINESS["spawning"]
+        + """
+for turn in range(20):
+    fork_and_check(lambda: pygo.spawn(int).join(timeout=20))
+    pygo.spawn(fork_and_check, lambda: pygo.spawn(int).join(timeout=20)).join()
+print("end")
+""",
+        options=QUIET,
+        timeout=100,
+    ).ok()
+    assert program.out == "end\n"
