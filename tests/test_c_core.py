@@ -285,6 +285,15 @@ MUTATIONS = [
         "test_task.c:",
     ),
     Mutation(
+        "notification_taken_back_too_late",
+        "objects/task.c",
+        "pg_fence_seqcst(); /* pairs with that of pg_task_wake */",
+        "",
+        "test_task",
+        "no_wake_is_lost_between_parking_and_waking",
+        "test_task.c:",
+    ),
+    Mutation(
         "guard_left_out",
         "machine/stack.c",
         "pg_pages_guard(stack->base - pg_page_size(), pg_page_size()) == PG_OK",

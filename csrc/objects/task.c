@@ -1,20 +1,41 @@
-/* The waker's half of the wake-up protocol, see task.h. */
+/* The wake-up protocol, see task.h. */
 #include "objects/task.h"
 
 bool pg_task_wake(pg_task *task)
 {
-    unsigned seen = pg_load_acquire(&task->state);
+    unsigned seen = PG_TASK_PARKED; /* the usual case; pairs with the parker's CAS: its stack is completely saved */
+    unsigned won = task->kind == PG_KIND_THREAD ? PG_TASK_CALLED : PG_TASK_ACTIVE;
+    if (PG_LIKELY(pg_cas_acqrel(&task->state, &seen, won))) return true;
+    pg_fence_seqcst(); /* pairs with that of pg_task_clear_notification */
+    seen = pg_load_acquire(&task->state);
     for (;;) {
         switch (seen) {
-        case PG_TASK_PARKED: /* pairs with the parker's CAS: its stack is completely saved */
-            if (pg_cas_acqrel(&task->state, &seen, PG_TASK_READY)) return true;
+        case PG_TASK_PARKED:
+            if (pg_cas_acqrel(&task->state, &seen, won)) return true;
             break;
-        case PG_TASK_RUNNING:
+        case PG_TASK_ACTIVE:
             if (pg_cas_acqrel(&task->state, &seen, PG_TASK_NOTIFIED)) return false;
             break;
-        case PG_TASK_READY:
-        case PG_TASK_NOTIFIED: return false; /* it will look at its predicate anyway */
+        case PG_TASK_CALLED:
+            if (pg_cas_acqrel(&task->state, &seen, PG_TASK_CALLED_AGAIN)) return false;
+            break;
+        case PG_TASK_NOTIFIED:
+        case PG_TASK_CALLED_AGAIN: return false; /* it will look at its predicate anyway */
         default: pg_fatal("task %p woken in state %u", (void *)task, seen);
         }
     }
+}
+
+void pg_task_let_go(pg_task *thread)
+{
+    unsigned seen = PG_TASK_CALLED;
+    if (pg_cas_acqrel(&thread->state, &seen, PG_TASK_ACTIVE)) return;
+    pg_check(seen == PG_TASK_CALLED_AGAIN);
+    pg_store_release(&thread->state, PG_TASK_NOTIFIED);
+}
+
+void pg_task_clear_notification(pg_task *self)
+{
+    pg_store_relaxed(&self->state, PG_TASK_ACTIVE); /* wakers leave NOTIFIED alone, so nothing is overwritten */
+    pg_fence_seqcst(); /* pairs with that of pg_task_wake */
 }

@@ -5,25 +5,31 @@
  *
  * The wake-up protocol, the only one there is. `state` holds:
  *
- *      FRESH     created, in no queue or in a queue, has no fiber yet
- *      READY     in a queue, has a fiber
- *      RUNNING   a worker runs it (its registers and stack belong to that worker)
- *      NOTIFIED  running, and somebody woke it meanwhile: its next park returns at once
+ *      FRESH     created, in no queue or in its first; has no fiber yet, nobody can wake it
+ *      ACTIVE    in a queue, or run by a worker (its registers and stack belong to that worker)
+ *      NOTIFIED  active, and somebody woke it meanwhile: its next park returns at once
  *      PARKED    off its stack, only a wake can bring it back
+ *      CALLED    threads only: won by a waker that has not let go of it yet; CALLED_AGAIN: and woken by another
  *      DONE      ended
  *
  *   the waiter                                   a waker
  *   W1 link a waiter record into the object      V1 under the object's lock: unlink the record, fill in the
  *      (under the object's lock), unlock            outcome, pg_task_wake(task)
- *   W2 leave the stack, then CAS RUNNING ->      V2 unlock
- *      PARKED; if NOTIFIED: -> READY, enqueue    V3 if V1 said so (it moved PARKED -> READY), enqueue the task
+ *   W2 leave the stack, then CAS ACTIVE ->       V2 unlock
+ *      PARKED; if NOTIFIED: -> ACTIVE, enqueue   V3 if V1 said so (it moved PARKED -> ACTIVE), enqueue the task
  *   W3 on return, look at the record again
- *      under the lock; loop if nothing happened
+ *      and loop if nothing happened
  *
  * Both sides meet in `state` alone: either the waker's CAS sees PARKED and enqueues, or the parker's CAS sees
  * NOTIFIED and does. A wake may be stale (a timer and a sender at once): every park stands in a loop on its
  * predicate. The waker touches the task for the last time in V1 unless it has won the right to enqueue it, so a task
  * that returns from its wait and ends takes nothing from under a waker.
+ *
+ * W3 looks without the lock, so a wake that leaves the state as it is must still not miss the look that follows. The
+ * only such wake is that of a task NOTIFIED already: the waker writes the outcome and reads the state, the waiter
+ * takes NOTIFIED back and reads the outcome; a sequentially consistent fence stands in the middle of each
+ * (pg_task_wake, pg_task_clear_notification). To be resumed writes nothing: were READY a state of its own, every
+ * resume would need that fence.
  */
 #ifndef PG_TASK_H
 #define PG_TASK_H
@@ -37,10 +43,11 @@ typedef struct pg_worker pg_worker;
 
 enum {
     PG_TASK_FRESH = 0,
-    PG_TASK_READY,
-    PG_TASK_RUNNING,
+    PG_TASK_ACTIVE,
     PG_TASK_NOTIFIED,
     PG_TASK_PARKED,
+    PG_TASK_CALLED,
+    PG_TASK_CALLED_AGAIN,
     PG_TASK_DONE,
 };
 
@@ -72,5 +79,15 @@ static inline void pg_task_init(pg_task *task, void (*run)(pg_task *))
 
 /* Step V1. True: the caller now owns the task and must enqueue it, after it has released its locks. */
 bool pg_task_wake(pg_task *task);
+/* V3 for a thread, the waker's last touch: it goes on as soon as its state says so. */
+void pg_task_let_go(pg_task *thread);
+void pg_task_clear_notification(pg_task *self);
+/* The active waiter itself: whether it was woken since it last asked. */
+static inline bool pg_task_take_notification(pg_task *self)
+{
+    if (PG_LIKELY(pg_load_acquire(&self->state) != PG_TASK_NOTIFIED)) return false;
+    pg_task_clear_notification(self);
+    return true;
+}
 
 #endif

@@ -410,11 +410,10 @@ static const char *state_of(TaskObject *self)
 {
     if (self->done) return "done";
     if (!self->started) return "ready";
-    switch (pg_load_acquire(&self->core.state)) {
-    case PG_TASK_PARKED: return "waiting";
-    case PG_TASK_READY: return "ready";
-    default: return self != task_current() && pg_sched_is_blocked(self->core.fiber) ? "blocked" : "running";
-    }
+    if (self == task_current()) return "running";
+    if (pg_load_acquire(&self->core.state) == PG_TASK_PARKED) return "waiting";
+    if (pg_sched_is_blocked(self->core.fiber)) return "blocked";
+    return pg_sched_is_running(self->core.fiber) ? "running" : "ready";
 }
 
 static PyObject *get_state(TaskObject *self, void *closure) { return PyUnicode_FromString(state_of(self)); }

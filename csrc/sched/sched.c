@@ -27,7 +27,7 @@ static pg_thread *thread_of_caller(void)
     if (thread == NULL) return NULL;
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
-    pg_store_relaxed(&thread->stand_in.state, PG_TASK_RUNNING);
+    pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
     pg_lock_acquire(&pg_the_sched.lock);
@@ -58,7 +58,7 @@ void pg_sched_detach_task(void)
     pg_fiber *fiber = pg_sched_fiber();
     pg_task_init(&fiber->tail, NULL);
     fiber->tail.fiber = fiber;
-    pg_store_relaxed(&fiber->tail.state, PG_TASK_RUNNING);
+    pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
     fiber->task = &fiber->tail;
 }
 
@@ -117,7 +117,7 @@ void pg_sched_enqueue_last(pg_task *task)
 void pg_sched_enqueue(pg_task *task)
 {
     if (task->kind == PG_KIND_THREAD) {
-        pg_store_release(&task->state, PG_TASK_RUNNING); /* the last touch: the thread, and its stand-in, may go */
+        pg_task_let_go(task); /* the last touch: the thread, and its stand-in, may go */
         pg_futex_wake(&task->state, 1);
         return;
     }
@@ -257,26 +257,25 @@ pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task)
         }
         fiber->task = task;
         task->fiber = fiber;
+        pg_store_relaxed(&task->state, PG_TASK_ACTIVE);
         pg_count(&worker->fresh_starts);
     }
-    pg_store_relaxed(&task->state, PG_TASK_RUNNING);
     return fiber;
 }
 
 void pg_settle_previous(pg_worker *worker)
 {
     pg_fiber *fiber = worker->previous;
-    unsigned seen = PG_TASK_RUNNING;
+    unsigned seen = PG_TASK_ACTIVE;
     if (fiber == NULL) return;
     worker->previous = NULL;
     pg_task *task = fiber->task;
     switch (worker->post) {
     case POST_PARK: /* W2; a success pairs with the waker's CAS, from then on the task is not ours */
         if (PG_LIKELY(pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED))) return;
-        pg_check(seen == PG_TASK_NOTIFIED); /* it was woken while it left */
+        pg_check(pg_task_take_notification(task)); /* it was woken while it left */
         __attribute__((fallthrough));
     case POST_YIELD:
-        pg_store_relaxed(&task->state, PG_TASK_READY);
         if (PG_UNLIKELY(fiber->pinned != NULL)) pg_inject_push(&worker->inbox, task);
         else pg_queue_here_or_shared(worker, task);
         return;
@@ -358,7 +357,7 @@ void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
         if (next != NULL && next->fiber == NULL && pg_fiber_suits(fiber, next)) { /* start it here, without a switch */
             fiber->task = next;
             next->fiber = fiber;
-            pg_store_relaxed(&next->state, PG_TASK_RUNNING);
+            pg_store_relaxed(&next->state, PG_TASK_ACTIVE);
             pg_count(&worker->fresh_starts);
             continue;
         }
@@ -385,18 +384,11 @@ static pg_task *park_timer_fire(pg_timer *timer)
     return pg_task_wake(task) ? task : NULL;
 }
 
-static bool consume_notification(pg_task *self)
-{
-    if (PG_LIKELY(pg_load_acquire(&self->state) != PG_TASK_NOTIFIED)) return false;
-    pg_store_relaxed(&self->state, PG_TASK_RUNNING); /* wakers leave NOTIFIED alone, so nothing is overwritten */
-    return true;
-}
-
 static int fiber_park(pg_fiber *fiber, pg_nanos deadline)
 {
     pg_worker *worker = fiber->worker;
     park_timer park;
-    if (PG_UNLIKELY(consume_notification(fiber->task))) return PG_OK;
+    if (PG_UNLIKELY(pg_task_take_notification(fiber->task))) return PG_OK;
     pg_count(&worker->parks);
     fiber->parked_at = pg_load_relaxed(&pg_the_sched.coarse_now);
     if (deadline == PG_FOREVER) {
@@ -457,20 +449,20 @@ void pg_sched_yield(void)
     thread_yield();
 }
 
-/* READY is on its way to RUNNING: until then the waker still looks at the stand-in. */
+/* While it is CALLED a waker still looks at the stand-in. */
 static bool is_waited_for(atomic_uint *state)
 {
-    unsigned seen = pg_load_acquire(state); /* pairs with the release in pg_sched_enqueue */
-    return seen == PG_TASK_PARKED || seen == PG_TASK_READY;
+    unsigned seen = pg_load_acquire(state); /* pairs with pg_task_let_go */
+    return seen != PG_TASK_ACTIVE && seen != PG_TASK_NOTIFIED;
 }
 
 static int thread_sleep(pg_thread *thread, pg_nanos deadline)
 {
     atomic_uint *state = &thread->stand_in.state;
-    unsigned seen = PG_TASK_RUNNING;
+    unsigned seen = PG_TASK_ACTIVE;
     int outcome = PG_OK;
-    if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) { /* notified */
-        pg_store_relaxed(state, PG_TASK_RUNNING);
+    if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) {
+        pg_check(pg_task_take_notification(&thread->stand_in));
         return PG_OK;
     }
     if (pg_the_sched.spinning) {
@@ -483,20 +475,20 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
             pg_nanos slice = pg_now() + PG_SIGNAL_SLICE;
             if (slice < until) until = slice;
         }
-        outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* READY: returns at once, a moment before RUNNING */
+        outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
         if (outcome == PG_ETIMEDOUT && until != deadline) outcome = PG_EINTERRUPTED;
     }
     if (outcome == PG_OK) return PG_OK;
     seen = PG_TASK_PARKED;
-    if (pg_cas_acqrel(state, &seen, PG_TASK_RUNNING)) return outcome;
-    while (pg_load_acquire(state) == PG_TASK_READY) pg_os_yield(); /* a waker has won us and is about to let go */
+    if (pg_cas_acqrel(state, &seen, PG_TASK_ACTIVE)) return outcome;
+    while (is_waited_for(state)) pg_os_yield(); /* a waker has won us and is about to let go */
     return PG_OK;
 }
 
 static int thread_park(pg_thread *thread, pg_nanos deadline)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
-    if (consume_notification(&thread->stand_in)) return PG_OK;
+    if (pg_task_take_notification(&thread->stand_in)) return PG_OK;
     if (deadline != PG_FOREVER && (deadline <= 0 || pg_now() >= deadline)) return PG_ETIMEDOUT;
     pg_sched_resume(); /* whoever waits wants tasks to go on, even while the process ends */
     void *token = hooks->thread_leave ? hooks->thread_leave() : NULL;
@@ -650,10 +642,16 @@ void pg_sched_nudge_main(void)
 
 unsigned long pg_sched_os_id(pg_fiber *fiber) { return fiber->worker->os_id; }
 
+bool pg_sched_is_running(pg_fiber *fiber)
+{
+    pg_worker *worker = fiber->worker;
+    return worker != NULL && pg_load_relaxed(&worker->watched) == fiber;
+}
+
 bool pg_sched_is_blocked(pg_fiber *fiber)
 {
     pg_worker *worker = fiber->worker;
-    if (worker == NULL || pg_load_relaxed(&worker->watched) != fiber) return false;
+    if (!pg_sched_is_running(fiber)) return false;
     if (pg_load_relaxed(&worker->attention) & ATTEND_LOST) return true;
     return pg_the_sched.hooks.is_outside != NULL && pg_the_sched.hooks.is_outside(fiber);
 }

@@ -151,6 +151,8 @@ pg_nanos pg_sched_coarse_now(void);
 void pg_sched_read_stats(pg_sched_stats *stats);
 /* The kernel's id of the OS thread that the fiber runs on or last ran on. */
 unsigned long pg_sched_os_id(pg_fiber *fiber);
+/* A worker carries the fiber at this moment. For reports. */
+bool pg_sched_is_running(pg_fiber *fiber);
 /* The fiber's task is in a blocking call, or runs without a permit. For reports. */
 bool pg_sched_is_blocked(pg_fiber *fiber);
 

@@ -415,7 +415,7 @@ void pg_worker_main(void *opaque)
     worker->os_id = pg_os_thread_id();
     pg_task_init(&worker->thread.stand_in, NULL);
     worker->thread.stand_in.kind = PG_KIND_THREAD;
-    pg_store_relaxed(&worker->thread.stand_in.state, PG_TASK_RUNNING);
+    pg_store_relaxed(&worker->thread.stand_in.state, PG_TASK_ACTIVE);
     worker->searching = true;
     worker->give_turn = false;
     worker->pinned_task = NULL;

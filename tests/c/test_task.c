@@ -6,11 +6,15 @@
 
 #include "base/atomic.h"
 #include "check.h"
+#include "os/os.h"
+
+static enum pg_task_kind kind = PG_KIND_FIBER;
 
 static bool wake_in_state(unsigned before, unsigned after)
 {
     pg_task task;
     pg_task_init(&task, NULL);
+    task.kind = (uint8_t)kind;
     pg_store_relaxed(&task.state, before);
     bool won = pg_task_wake(&task);
     CHECK_EQ(pg_load_relaxed(&task.state), after);
@@ -19,10 +23,14 @@ static bool wake_in_state(unsigned before, unsigned after)
 
 static void a_wake_wins_only_a_parked_task(void)
 {
-    CHECK(wake_in_state(PG_TASK_PARKED, PG_TASK_READY));
-    CHECK(!wake_in_state(PG_TASK_RUNNING, PG_TASK_NOTIFIED));
+    CHECK(wake_in_state(PG_TASK_PARKED, PG_TASK_ACTIVE));
+    CHECK(!wake_in_state(PG_TASK_ACTIVE, PG_TASK_NOTIFIED));
     CHECK(!wake_in_state(PG_TASK_NOTIFIED, PG_TASK_NOTIFIED));
-    CHECK(!wake_in_state(PG_TASK_READY, PG_TASK_READY));
+    kind = PG_KIND_THREAD;
+    CHECK(wake_in_state(PG_TASK_PARKED, PG_TASK_CALLED));
+    CHECK(!wake_in_state(PG_TASK_CALLED, PG_TASK_CALLED_AGAIN));
+    CHECK(!wake_in_state(PG_TASK_CALLED_AGAIN, PG_TASK_CALLED_AGAIN));
+    kind = PG_KIND_FIBER;
 }
 
 static void wake_the_ended(void) { wake_in_state(PG_TASK_DONE, PG_TASK_DONE); }
@@ -52,63 +60,78 @@ static void waking_what_cannot_wait_ends_the_process(void)
     check_fatal(wake_the_fresh, "pg_task_wake");
 }
 
-/* A parker and wakers, the parker's half written out: every wake is either won by exactly one waker, or seen by the
- * parker as NOTIFIED, or stale because an earlier one is still unseen. */
+/* A parker and a waker, the parker's half written out. What the parker waits for is, as in the objects, published by
+ * a mere release store; the waker goes on at once a few times, so that its wakes find every state. The last wake of such a
+ * burst must not get lost: the waker would wait for ever. */
 static struct {
     pg_task task;
-    atomic_int permits; /* what the waits wait for */
-    atomic_int won;
-    int parks; /* the parker alone */
+    PG_ALIGNED(PG_CACHE_LINE) atomic_int posted;
+    PG_ALIGNED(PG_CACHE_LINE) atomic_int seen;
+    PG_ALIGNED(PG_CACHE_LINE) atomic_int won; /* counted by the waker, once it is done with the task */
     int private; /* plain: handed from the parker to the waker that won, and back */
-    atomic_int left;
 } duel;
 
-static void *waker_body(void *argument)
+static int duel_rounds;
+
+/* Let the other go on, which may have to get a CPU first. */
+static bool passes_soon(atomic_int *word, int value)
 {
-    for (int i = 0; i < *(int *)argument; i++) {
-        if (i % 64 == 0) sched_yield(); /* let it fall asleep now and then */
-        pg_add_seqcst(&duel.permits, 1);
-        if (pg_task_wake(&duel.task)) {
-            duel.private++;
-            pg_add_relaxed(&duel.won, 1);
-            pg_store_release(&duel.task.state, PG_TASK_RUNNING); /* plays the worker that resumes it */
-        }
+    pg_nanos deadline = pg_deadline_after(10 * PG_SECOND);
+    for (unsigned spin = 0; pg_load_acquire(word) != value; spin++) {
+        pg_cpu_relax();
+        if (spin % 1024 != 1023) continue;
+        if (pg_now() > deadline) return false;
+        sched_yield();
     }
-    pg_add_seqcst(&duel.left, -1);
-    return NULL;
+    return true;
 }
 
-static void park(void)
+static void *waker_body(void *unused)
 {
-    unsigned expected = PG_TASK_RUNNING;
+    uint64_t random = 7;
+    for (int round = 1; round <= duel_rounds; round++) {
+        pg_store_release(&duel.posted, round);
+        if (pg_task_wake(&duel.task)) {
+            duel.private++;
+            if (duel.task.kind == PG_KIND_THREAD) pg_task_let_go(&duel.task);
+            pg_store_release(&duel.won, pg_load_relaxed(&duel.won) + 1); /* plays the worker that resumes it */
+        }
+        if (check_below(&random, 3) == 0) CHECK(passes_soon(&duel.seen, round));
+    }
+    return unused;
+}
+
+static void park(int *parks)
+{
+    unsigned expected = PG_TASK_ACTIVE;
+    if (pg_task_take_notification(&duel.task)) return;
     duel.private++;
     if (!pg_cas_acqrel(&duel.task.state, &expected, PG_TASK_PARKED)) {
-        CHECK_EQ(expected, PG_TASK_NOTIFIED);
-        pg_store_release(&duel.task.state, PG_TASK_RUNNING);
+        CHECK(pg_task_take_notification(&duel.task));
         return;
     }
-    duel.parks++;
-    while (pg_load_acquire(&duel.task.state) == PG_TASK_PARKED || pg_load_acquire(&duel.task.state) == PG_TASK_READY)
-        sched_yield();
+    CHECK(passes_soon(&duel.won, ++*parks));
 }
 
 static void no_wake_is_lost_between_parking_and_waking(void)
 {
-    int rounds = check_rounds(1000000), taken = 0;
-    pthread_t wakers[3];
-    pg_task_init(&duel.task, NULL);
-    pg_store_relaxed(&duel.task.state, PG_TASK_RUNNING);
-    pg_store_relaxed(&duel.left, 3);
-    for (int i = 0; i < 3; i++) wakers[i] = check_thread(waker_body, &rounds);
-    while (taken < 3 * rounds) {
-        int here = atomic_exchange(&duel.permits, 0);
-        taken += here;
-        if (here == 0) park();
+    for (int of_thread = 0; of_thread < 2; of_thread++) {
+        int taken = 0, parks = 0;
+        memset(&duel, 0, sizeof duel);
+        pg_task_init(&duel.task, NULL);
+        duel.task.kind = of_thread ? PG_KIND_THREAD : PG_KIND_FIBER;
+        pg_store_relaxed(&duel.task.state, PG_TASK_ACTIVE);
+        duel_rounds = check_rounds(1000000);
+        pthread_t waker = check_thread(waker_body, NULL);
+        while (taken < duel_rounds) {
+            int posted = pg_load_acquire(&duel.posted);
+            if (posted == taken) park(&parks);
+            else pg_store_release(&duel.seen, taken = posted);
+        }
+        check_join(waker);
+        CHECK_EQ(pg_load_relaxed(&duel.won), parks);
+        CHECK(parks > 0);
     }
-    for (int i = 0; i < 3; i++) check_join(wakers[i]);
-    CHECK_EQ(taken, 3 * rounds);
-    CHECK_EQ(pg_load_relaxed(&duel.won), duel.parks);
-    CHECK(duel.parks > 0);
 }
 
 int main(void)
