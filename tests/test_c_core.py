@@ -30,6 +30,7 @@ PROGRAMS = {
     "test_os": LOW_FLOORS,
     "test_switch": LOW_FLOORS,
     "test_stack": LOW_FLOORS,
+    "test_pool": LOW_FLOORS,
     "test_task": LOW_FLOORS,
     "test_runq": LOW_FLOORS,
     "test_timer": LOW_FLOORS,
@@ -218,8 +219,8 @@ MUTATIONS = [
     Mutation(
         "spilled_task_dropped",
         "objects/runq.c",
-        "pg_inject_push_chain(overflow, batch[0], task, HALF + 1);",
-        "pg_inject_push_chain(overflow, batch[0], batch[HALF - 1], HALF);",
+        "pg_inject_push_all(overflow, batch, HALF + 1);",
+        "pg_inject_push_all(overflow, batch, HALF);",
         "test_runq",
         "owner_and_thieves_race_for_the_last_task",
         "test_runq.c:",
@@ -244,7 +245,7 @@ MUTATIONS = [
         "test_runq.c:",
     ),
     Mutation(
-        "drain_links_before_it_owns",
+        "task_taken_before_it_is_owned",
         "objects/runq.c",
         "if (pg_cas_acqrel(&queue->head, &head, head + count)) return count; /* T3 */",
         "slot_load(queue, head)->next = NULL;\n"

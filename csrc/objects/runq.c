@@ -14,7 +14,7 @@
  *   taker that sleeps through exactly 2^32 takes would be fooled.
  * - T1 before T2: read the other way round, head may have overtaken the tail in hand. This way the tail may only be too
  *   new, and the length seen too large, which take() notices.
- * - Only the CAS gives the right to touch a task; so links are written after it.
+ * - Only the CAS gives the right to touch a task.
  *
  * P3 is a release store, no more: it may still sit in the store buffer when the pusher's next load runs. Who pushes and
  * then asks whether anybody sleeps puts pg_fence_seqcst in between. The count of the shared queue is sequentially
@@ -22,9 +22,12 @@
  */
 #include "objects/runq.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 _Static_assert(PG_RUNQ_SIZE >= 2 && (PG_RUNQ_SIZE & (PG_RUNQ_SIZE - 1)) == 0, "positions wrap modulo the size");
 
-enum { HALF = PG_RUNQ_SIZE / 2 };
+enum { HALF = PG_RUNQ_SIZE / 2, AHEAD = 3 };
 
 /* ---- the shared queue ---- */
 
@@ -32,45 +35,81 @@ void pg_inject_init(pg_inject *queue)
 {
     pg_lock_init(&queue->lock);
     queue->first = queue->last = NULL;
+    queue->chained = queue->chain_end = NULL;
     pg_store_relaxed(&queue->count, 0);
 }
 
-void pg_inject_push(pg_inject *queue, pg_task *task) { pg_inject_push_chain(queue, task, task, 1); }
-
-void pg_inject_push_chain(pg_inject *queue, pg_task *first, pg_task *last, size_t count)
+static void append_chained(pg_inject *queue, pg_task *task)
 {
-    last->next = NULL;
+    task->next = NULL;
+    if (queue->chained == NULL) queue->chained = task;
+    else queue->chain_end->next = task;
+    queue->chain_end = task;
+}
+
+static bool make_room(pg_inject *queue)
+{
+    if (queue->last != NULL && queue->last->to < PG_BLOCK_TASKS) return true;
+    pg_block *block = malloc(sizeof *block);
+    if (block == NULL) return false;
+    block->next = NULL;
+    block->from = block->to = 0;
+    if (queue->last == NULL) queue->first = block;
+    else queue->last->next = block;
+    queue->last = block;
+    return true;
+}
+
+void pg_inject_push(pg_inject *queue, pg_task *task) { pg_inject_push_all(queue, &task, 1); }
+
+static size_t least(size_t one, size_t other) { return one < other ? one : other; }
+
+void pg_inject_push_all(pg_inject *queue, pg_task *const *tasks, size_t count)
+{
+    size_t left = count;
     pg_lock_acquire(&queue->lock);
-    if (queue->last == NULL) {
-        queue->first = first;
-    } else {
-        queue->last->next = first;
+    while (left > 0 && PG_LIKELY(queue->chained == NULL) && make_room(queue)) {
+        pg_block *block = queue->last;
+        size_t some = least(left, PG_BLOCK_TASKS - block->to);
+        memcpy(&block->tasks[block->to], tasks, some * sizeof *tasks);
+        block->to += (uint32_t)some;
+        tasks += some;
+        left -= some;
     }
-    queue->last = last;
+    while (left-- > 0) append_chained(queue, *tasks++);
     pg_store_seqcst(&queue->count, pg_load_relaxed(&queue->count) + count); /* pairs with the load in pop */
     pg_lock_release(&queue->lock);
 }
 
-static size_t inject_pop_locked(pg_inject *queue, pg_task **first, size_t limit)
+static void drop_first_block(pg_inject *queue)
 {
-    pg_task *last = NULL;
-    size_t taken = 0;
-    *first = queue->first;
-    for (pg_task *task = queue->first; task != NULL && taken < limit; task = task->next, taken++) last = task;
-    if (taken == 0) return 0;
-    queue->first = last->next;
+    pg_block *block = queue->first;
+    queue->first = block->next;
     if (queue->first == NULL) queue->last = NULL;
-    last->next = NULL;
-    pg_store_seqcst(&queue->count, pg_load_relaxed(&queue->count) - taken);
+    free(block);
+}
+
+static size_t pop_locked(pg_inject *queue, pg_task **tasks, size_t limit)
+{
+    size_t taken = 0;
+    while (taken < limit && queue->first != NULL) {
+        pg_block *block = queue->first;
+        size_t some = least(limit - taken, block->to - block->from);
+        memcpy(&tasks[taken], &block->tasks[block->from], some * sizeof *tasks);
+        block->from += (uint32_t)some;
+        taken += some;
+        if (block->from == block->to) drop_first_block(queue);
+    }
+    for (; taken < limit && queue->chained != NULL; queue->chained = queue->chained->next) tasks[taken++] = queue->chained;
     return taken;
 }
 
-size_t pg_inject_pop(pg_inject *queue, pg_task **first, size_t limit)
+size_t pg_inject_pop(pg_inject *queue, pg_task **tasks, size_t limit)
 {
-    *first = NULL;
-    if (limit == 0 || pg_load_seqcst(&queue->count) == 0) return 0; /* pairs with push: no lock while idle */
+    if (pg_load_seqcst(&queue->count) == 0) return 0; /* pairs with push: no lock while idle */
     pg_lock_acquire(&queue->lock);
-    size_t taken = inject_pop_locked(queue, first, limit);
+    size_t taken = pop_locked(queue, tasks, limit);
+    pg_store_seqcst(&queue->count, pg_load_relaxed(&queue->count) - taken);
     pg_lock_release(&queue->lock);
     return taken;
 }
@@ -97,12 +136,11 @@ void pg_runq_init(pg_runq *queue)
 /* Half of the ring and then the task, so that their order stays. False when a thief made room meanwhile. */
 static bool spill(pg_runq *queue, unsigned head, pg_task *task, pg_inject *overflow)
 {
-    pg_task *batch[HALF];
+    pg_task *batch[HALF + 1];
     for (uint32_t i = 0; i < HALF; i++) batch[i] = slot_load(queue, head + i);
     if (!pg_cas_acqrel(&queue->head, &head, head + HALF)) return false; /* T3 */
-    for (uint32_t i = 0; i + 1 < HALF; i++) batch[i]->next = batch[i + 1];
-    batch[HALF - 1]->next = task;
-    pg_inject_push_chain(overflow, batch[0], task, HALF + 1);
+    batch[HALF] = task;
+    pg_inject_push_all(overflow, batch, HALF + 1);
     return true;
 }
 
@@ -120,13 +158,22 @@ void pg_runq_push(pg_runq *queue, pg_task *task, pg_inject *overflow)
     }
 }
 
+/* A task that will run soon has often left the caches. The slot may name one that is gone: the CPU does not mind. */
+static void prefetch(pg_task *task)
+{
+    for (int line = 0; line < 2; line++) __builtin_prefetch((char *)task + line * PG_CACHE_LINE, 1);
+}
+
 pg_task *pg_runq_pop(pg_runq *queue)
 {
     unsigned tail = pg_load_relaxed(&queue->tail); /* ours */
     unsigned head = pg_load_acquire(&queue->head); /* T1 */
     while (head != tail) {
         pg_task *task = slot_load(queue, head);
-        if (pg_cas_acqrel(&queue->head, &head, head + 1)) return task; /* T3; a failure reloads head, as T1 */
+        if (pg_cas_acqrel(&queue->head, &head, head + 1)) { /* T3; a failure reloads head, as T1 */
+            prefetch(slot_load(queue, head + AHEAD));
+            return task;
+        }
     }
     return NULL;
 }
@@ -163,9 +210,9 @@ pg_task *pg_runq_steal(pg_runq *own, pg_runq *victim)
 size_t pg_runq_drain(pg_runq *queue, pg_inject *sink)
 {
     pg_runq copy;
+    pg_task *tasks[PG_RUNQ_SIZE];
     uint32_t count = take(queue, whole, PG_RUNQ_SIZE, &copy, 0);
-    if (count == 0) return 0;
-    for (uint32_t i = 0; i + 1 < count; i++) slot_load(&copy, i)->next = slot_load(&copy, i + 1);
-    pg_inject_push_chain(sink, slot_load(&copy, 0), slot_load(&copy, count - 1), count);
+    for (uint32_t i = 0; i < count; i++) tasks[i] = slot_load(&copy, i);
+    if (count > 0) pg_inject_push_all(sink, tasks, count);
     return count;
 }

@@ -3,7 +3,9 @@
  * pg_runq: a bounded ring of one worker. The owner pushes at the tail and pops at the head; any other thread steals
  * half from the head. FIFO. The algorithm is Go's (runtime/proc.go: runqput, runqget, runqgrab).
  *
- * pg_inject: the shared queue, unbounded, intrusive through pg_task.next, under a lock. FIFO.
+ * pg_inject: the shared queue, unbounded, under a lock. FIFO. It stores addresses in blocks, so that passing a task on
+ * touches nothing of it: of a hundred thousand tasks, most have left the caches by then. Should a block not be had, tasks
+ * are linked through pg_task.next instead.
  */
 #ifndef PG_RUNQ_H
 #define PG_RUNQ_H
@@ -22,18 +24,26 @@ typedef struct pg_runq {
     _Atomic(pg_task *) slots[PG_RUNQ_SIZE];     /* relaxed: a thief may read a slot while it loses the race for it */
 } pg_runq;
 
+#define PG_BLOCK_TASKS (PG_RUNQ_SIZE > 8 ? 126 : 3)
+
+typedef struct pg_block {
+    struct pg_block *next;
+    uint32_t from, to;
+    pg_task *tasks[PG_BLOCK_TASKS];
+} pg_block;
+
 typedef struct pg_inject {
     pg_lock lock;
-    pg_task *first, *last; /* lock */
+    pg_block *first, *last;       /* lock, as what follows; there is no empty block */
+    pg_task *chained, *chain_end; /* behind the blocks */
     atomic_size_t count;   /* written under the lock, read by anyone */
 } pg_inject;
 
 void pg_inject_init(pg_inject *queue);
 void pg_inject_push(pg_inject *queue, pg_task *task);
-/* Push a chain linked through next from first to last. */
-void pg_inject_push_chain(pg_inject *queue, pg_task *first, pg_task *last, size_t count);
-/* Pop up to `limit` tasks in order, linked through next; returns how many, the chain in *first. */
-size_t pg_inject_pop(pg_inject *queue, pg_task **first, size_t limit);
+void pg_inject_push_all(pg_inject *queue, pg_task *const *tasks, size_t count);
+/* Pop up to `limit` tasks in order into tasks[]; returns how many. */
+size_t pg_inject_pop(pg_inject *queue, pg_task **tasks, size_t limit);
 
 void pg_runq_init(pg_runq *queue);
 /* Owner only. A full ring spills half of itself and the task into `overflow`; nothing is ever dropped. */

@@ -59,9 +59,8 @@ enum pg_task_kind {
 typedef struct pg_task {
     struct pg_task *next;             /* queue link: whoever owns the queue */
     atomic_uint state;                /* atomic; for a thread also the futex word it sleeps on */
-    uint8_t kind;                     /* set before publish, as is stack_size */
-    uint32_t stack_size;              /* usable bytes it asks for; 0: whatever is at hand */
-    struct pg_party *party;           /* the running worker: what it waits with (sync/chan.h), while it waits */
+    uint16_t stack_units;             /* set before publish, as is kind: the stack it asks for; 0: whatever is at hand */
+    uint8_t kind;
     pg_fiber *fiber;                  /* the running worker; NULL before the first run and after the end */
     void (*run)(struct pg_task *task); /* set before publish; called on a fiber */
 } pg_task;
@@ -71,11 +70,13 @@ static inline void pg_task_init(pg_task *task, void (*run)(pg_task *))
     task->next = NULL;
     pg_store_relaxed(&task->state, PG_TASK_FRESH);
     task->kind = PG_KIND_FIBER;
-    task->stack_size = 0;
-    task->party = NULL;
+    task->stack_units = 0;
     task->fiber = NULL;
     task->run = run;
 }
+
+enum { PG_STACK_UNIT = 64 * 1024 }; /* bytes */
+static inline size_t pg_task_stack_size(const pg_task *task) { return (size_t)task->stack_units * PG_STACK_UNIT; }
 
 /* Step V1. True: the caller now owns the task and must enqueue it, after it has released its locks. */
 bool pg_task_wake(pg_task *task);

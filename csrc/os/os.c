@@ -118,6 +118,16 @@ void *pg_pages_reserve(size_t size)
     return start;
 }
 
+void *pg_pages_reserve_aligned(size_t size)
+{
+    char *start = pg_pages_reserve(2 * size);
+    if (start == NULL) return NULL;
+    size_t before = -(uintptr_t)start & (size - 1);
+    if (before > 0) pg_pages_free(start, before);
+    pg_pages_free(start + before + size, size - before);
+    return start + before;
+}
+
 void pg_pages_populate(void *start, size_t size)
 {
     int saved = errno;

@@ -28,6 +28,8 @@ void pg_nanosleep(pg_nanos duration);
 
 /* Address space. Reserved ranges are readable and writable, zero, not counted against memory until touched. */
 void *pg_pages_reserve(size_t size);
+/* On a boundary of its size, a power of two. */
+void *pg_pages_reserve_aligned(size_t size);
 void pg_pages_free(void *start, size_t size);
 /* Touch all pages of a range in one system call, where the kernel knows how; else they come one by one when used. */
 void pg_pages_populate(void *start, size_t size);

@@ -127,15 +127,11 @@ int check_keywords(const char *function, PyObject *keywords, Py_ssize_t used)
     return -1;
 }
 
-int timeout_argument(const char *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
-                     Py_ssize_t at, pg_nanos *deadline)
+int some_timeout(const char *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords, Py_ssize_t at,
+                 pg_nanos *deadline)
 {
     Py_ssize_t used = 0;
     PyObject *timeout = NULL;
-    if (PG_LIKELY(positional == at && keywords == NULL)) {
-        *deadline = PG_FOREVER;
-        return 0;
-    }
     if (positional < at || positional > at + 1) {
         PyErr_Format(PyExc_TypeError, "%s() takes %zd to %zd positional arguments but %zd were given", function, at,
                      at + 1, positional);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "internal/pycore_gc.h"
 #include "internal/pycore_interp.h"
 #include "internal/pycore_runtime.h"
 #if PY_VERSION_HEX < 0x030C0000
@@ -87,14 +88,10 @@ static struct {
     int count;
 } chunks;
 
-bool interp_populate;
-
 static void *arena_alloc(void *context, size_t size)
 {
     if (size == CPYTHON_CHUNK && chunks.count > 0) return chunks.free[--chunks.count];
-    void *block = system_arenas.alloc(system_arenas.ctx, size);
-    if (PG_UNLIKELY(interp_populate) && block != NULL) pg_pages_populate(block, size);
-    return block;
+    return system_arenas.alloc(system_arenas.ctx, size);
 }
 
 static void arena_free(void *context, void *block, size_t size)
@@ -411,6 +408,17 @@ void interp_after_fork(pg_fiber *fiber)
 #if PY_VERSION_HEX >= 0x030D0000
     _PyRuntime.main_tstate = PyThreadState_Get(); /* CPython leaves it pointing at a state that is gone */
 #endif
+}
+
+/* ---- objects ---- */
+
+_Static_assert(INTERP_OBJECT_HEADER == sizeof(PyGC_Head), "what the collector keeps before an object");
+
+PyObject *interp_object_in(void *block, PyTypeObject *type)
+{
+    PyGC_Head *header = block;
+    header->_gc_next = header->_gc_prev = 0;
+    return PyObject_Init((PyObject *)(header + 1), type);
 }
 
 /* ---- exceptions ---- */

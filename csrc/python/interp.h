@@ -52,9 +52,11 @@ void interp_stack_leave(const interp_bounds *saved);
 /* In the child of a fork. */
 void interp_after_fork(pg_fiber *fiber);
 
-/* While true, memory that CPython takes for small objects is populated at once: a burst of new tasks would otherwise
- * pay a page fault for every dozen of them. */
-extern bool interp_populate;
+/* Objects with a garbage collector's header in memory of our own: bytes before the object, and the object made of a block,
+ * untracked, with one reference and nothing else set. Their type must not be subclassed. */
+enum { INTERP_OBJECT_HEADER = 2 * sizeof(void *) };
+PyObject *interp_object_in(void *block, PyTypeObject *type);
+static inline void *interp_object_block(PyObject *object) { return (char *)object - INTERP_OBJECT_HEADER; }
 /* A number that changes whenever the dict does, or 0 when this version keeps none. */
 uint64_t interp_dict_version(PyObject *dict);
 

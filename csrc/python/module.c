@@ -245,6 +245,7 @@ static int native_exec(PyObject *module)
     if (take_names() < 0) return -1;
     if (!done) { /* the process has one runtime, however often the module is made */
         start_hooks(&hooks);
+        task_setup();
         int workers = pg_cpu_count();
         pg_sched_init(&hooks, workers < PG_MAX_WORKERS ? workers : PG_MAX_WORKERS, true);
         done = true;

@@ -11,6 +11,8 @@
 #include "sync/latch.h"
 
 /* What a waiting task waits for; lies on the waiting call's stack, pg_fiber.wait points to it. */
+enum { TASK_FEW_ARGUMENTS = 3 };
+
 typedef struct wait_info {
     const char *reason;
     PyObject *object;          /* borrowed, or NULL */
@@ -18,27 +20,35 @@ typedef struct wait_info {
     Py_ssize_t count;
 } wait_info;
 
-typedef struct TaskObject {
-    PyObject_VAR_HEAD
-    pg_task core;
-    pg_latch ended;          /* count 1 until it has ended */
-    pg_node link;            /* in all_tasks, later in unreported_tasks */
-    uint64_t id;
-    PyObject *function;      /* cleared when it ends, as are the arguments */
-    PyObject *keywords;      /* tuple of names, or NULL */
-    PyObject *context;
-    PyObject *traceback;     /* of a failure, as it left the task */
-    bool own_context;        /* given by the user: entered the official way */
-    bool started, done, retrieved, failed;
+/* What few tasks have. */
+typedef struct task_rare {
+    PyObject *keywords;  /* tuple of argument names; cleared when it ends */
     PyObject *name;
+    PyObject *callbacks; /* list */
+    PyObject *traceback; /* of a failure, as it left the task */
+} task_rare;
+
+/* With the garbage collector's header three cache lines, of which waiting for the end and running touch two. */
+typedef struct TaskObject {
+    PyObject_HEAD
+    pg_task core;
+
+    PyObject *payload;       /* the function; when done, the result, or the exception if failed */
+    PyObject *context;
     PyObject *spawner_code;  /* where it was spawned */
+    pg_latch ended;          /* count 1 until it has ended */
     int spawner_instruction;
-    uint32_t argument_count; /* positional */
-    PyObject *outcome;       /* result, or exception when failed */
-    PyObject *group;         /* the WaitGroup that counts it */
-    PyObject *callbacks;     /* list */
+    bool own_context : 1;    /* given by the user: entered the official way */
+    bool live : 1;           /* spawned and not ended; the runtime owns a reference */
+    bool started : 1, done : 1, retrieved : 1, failed : 1;
+    bool tracked : 1;        /* by the garbage collector */
+
+    uint64_t id;
     PyObject *weakrefs;
-    PyObject *arguments[1];  /* positional, then those of `keywords` */
+    task_rare *rare;         /* NULL while it has nothing of that */
+    PyObject *group;         /* the WaitGroup that counts it */
+    uint32_t positional;     /* arguments; those of `keywords` follow */
+    PyObject *arguments[TASK_FEW_ARGUMENTS]; /* cleared when it ends; if there are more, the first is the address of all */
 } TaskObject;
 
 typedef struct ChannelObject {
@@ -105,10 +115,18 @@ PyObject *keyword(PyObject *const *args, Py_ssize_t positional, PyObject *keywor
 /* TypeError unless every keyword was used. */
 int check_keywords(const char *function, PyObject *keywords, Py_ssize_t used);
 /* The optional `timeout`, positional at `at` or by keyword; and nothing else beyond `at` positional arguments. */
-int timeout_argument(const char *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
-                     Py_ssize_t at, pg_nanos *deadline);
+int some_timeout(const char *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords, Py_ssize_t at,
+                 pg_nanos *deadline);
+static inline int timeout_argument(const char *function, PyObject *const *args, Py_ssize_t positional,
+                                   PyObject *keywords, Py_ssize_t at, pg_nanos *deadline)
+{
+    *deadline = PG_FOREVER;
+    if (PG_LIKELY(positional == at && keywords == NULL)) return 0;
+    return some_timeout(function, args, positional, keywords, at, deadline);
+}
 
 /* ---- task.c ---- */
+void task_setup(void); /* once, before the first */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */

@@ -3,33 +3,57 @@
  * Who owns a task: its handles, and the runtime from the spawn until it has ended. Meanwhile it is a root: the garbage
  * collector need not know it, and tracks it only once it has ended with something that can be part of a cycle.
  */
+#include "machine/pool.h"
 #include "python/objects.h"
 
+#include <stdlib.h>
 
-static pg_node all_tasks = {&all_tasks, &all_tasks};        /* spawned and not ended */
-static pg_node unreported = {&unreported, &unreported};     /* ended in an exception that nobody has looked at */
+/* All task objects. A free record is one without a type. */
+static pg_pool pool;
 static uint64_t last_id, started_count;
-static size_t live;
+static size_t live, unreported; /* unreported: ended in an exception that nobody has looked at */
 
-static TaskObject *task_of(pg_node *node) { return pg_container_of(node, TaskObject, link); }
 size_t task_live_count(void) { return live; }
 uint64_t task_started_count(void) { return started_count; }
 
 /* ---- the end ---- */
 
-static void drop_call(TaskObject *self)
+static task_rare *rare_of(TaskObject *self)
 {
-    Py_ssize_t count = self->argument_count + (self->keywords ? PyTuple_GET_SIZE(self->keywords) : 0);
-    self->argument_count = 0;
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->keywords);
-    for (Py_ssize_t i = 0; i < count; i++) Py_CLEAR(self->arguments[i]);
+    if (self->rare != NULL) return self->rare;
+    self->rare = PyMem_Calloc(1, sizeof *self->rare);
+    if (self->rare == NULL) PyErr_NoMemory();
+    return self->rare;
+}
+
+static Py_ssize_t argument_count(TaskObject *self)
+{
+    PyObject *keywords = self->rare ? self->rare->keywords : NULL;
+    return (Py_ssize_t)self->positional + (keywords ? PyTuple_GET_SIZE(keywords) : 0);
+}
+
+static PyObject **arguments_of(TaskObject *self, Py_ssize_t count)
+{
+    return count <= TASK_FEW_ARGUMENTS ? self->arguments : (PyObject **)self->arguments[0];
+}
+
+static void drop_arguments(TaskObject *self)
+{
+    Py_ssize_t count = argument_count(self);
+    PyObject *few[TASK_FEW_ARGUMENTS], **all = few;
+    if (count == 0) return;
+    if (count > TASK_FEW_ARGUMENTS) all = arguments_of(self, count);
+    else memcpy(few, self->arguments, sizeof few);
+    self->positional = 0;
+    if (self->rare != NULL) Py_CLEAR(self->rare->keywords);
+    for (Py_ssize_t i = 0; i < count; i++) Py_DECREF(all[i]); /* runs any code; we have none of them left */
+    if (all != few) PyMem_Free(all);
 }
 
 static void mark_retrieved(TaskObject *self)
 {
+    if (self->done && self->failed && !self->retrieved) unreported--;
     self->retrieved = true;
-    pg_list_remove(&self->link);
 }
 
 /* Once, to pygo.excepthook(task, exception). */
@@ -40,25 +64,62 @@ static void report(TaskObject *self)
     PyObject *hook = pygo ? PyObject_GetAttrString(pygo, "excepthook") : NULL;
     PyObject *result = NULL;
     Py_XDECREF(pygo);
-    if (hook != NULL) result = PyObject_CallFunctionObjArgs(hook, (PyObject *)self, self->outcome, NULL);
+    if (hook != NULL) result = PyObject_CallFunctionObjArgs(hook, (PyObject *)self, self->payload, NULL);
     if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
     Py_XDECREF(result);
     Py_XDECREF(hook);
 }
 
+static TaskObject *task_in(void *block)
+{
+    TaskObject *task = (TaskObject *)((char *)block + INTERP_OBJECT_HEADER);
+    return Py_TYPE(task) != NULL ? task : NULL;
+}
+
+static int by_id(const void *one, const void *other)
+{
+    uint64_t first = (*(TaskObject *const *)one)->id, second = (*(TaskObject *const *)other)->id;
+    return (first > second) - (first < second);
+}
+
+/* Those that `wanted` picks, oldest first, with a reference each: *count of them, from PyMem_Malloc. NULL: no memory. */
+static TaskObject **find_tasks(bool (*wanted)(TaskObject *), size_t limit, size_t *count)
+{
+    TaskObject **found = PyMem_New(TaskObject *, limit + 1);
+    *count = 0;
+    for (void *block = NULL; found != NULL && *count < limit && (block = pg_pool_next(&pool, block)) != NULL;) {
+        TaskObject *task = task_in(block);
+        if (task != NULL && wanted(task)) found[(*count)++] = (TaskObject *)Py_NewRef((PyObject *)task);
+    }
+    if (found != NULL) qsort(found, *count, sizeof *found, by_id);
+    else PyErr_NoMemory();
+    return found;
+}
+
+static bool is_unreported(TaskObject *task)
+{
+    return task->done && task->failed && !task->retrieved && Py_REFCNT(task) > 0;
+}
+
 void task_report_unretrieved(void)
 {
-    while (!pg_list_empty(&unreported)) {
-        TaskObject *task = (TaskObject *)Py_NewRef((PyObject *)task_of(unreported.next));
-        report(task);
-        Py_DECREF(task);
+    while (unreported > 0) { /* reporting runs any code, which may leave more */
+        size_t count;
+        TaskObject **tasks = find_tasks(is_unreported, unreported, &count);
+        if (tasks == NULL) PyErr_WriteUnraisable(NULL);
+        for (size_t i = 0; i < count; i++) {
+            if (is_unreported(tasks[i])) report(tasks[i]);
+            Py_DECREF(tasks[i]);
+        }
+        PyMem_Free(tasks);
+        if (count == 0) return;
     }
 }
 
 static void run_callbacks(TaskObject *self)
 {
-    PyObject *callbacks = self->callbacks;
-    self->callbacks = NULL;
+    PyObject *callbacks = self->rare->callbacks;
+    self->rare->callbacks = NULL;
     for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *callback = PyList_GET_ITEM(callbacks, i);
         PyObject *result = PyObject_CallOneArg(callback, (PyObject *)self);
@@ -68,50 +129,59 @@ static void run_callbacks(TaskObject *self)
     Py_XDECREF(callbacks);
 }
 
-static void set_failure(TaskObject *self, PyObject *exception)
+/* The task ends with `exception` (stolen); returns what its payload is to be. */
+static PyObject *failure(TaskObject *self, PyObject *exception)
 {
     if (PyErr_GivenExceptionMatches(exception, names.task_exit)) {
-        self->outcome = PyObject_GetAttrString(exception, "value");
-        if (self->outcome == NULL) { /* someone took the attribute away */
+        PyObject *value = PyObject_GetAttrString(exception, "value");
+        if (value == NULL) { /* someone took the attribute away */
             PyErr_Clear();
-            self->outcome = Py_NewRef(Py_None);
+            value = Py_NewRef(Py_None);
         }
         Py_DECREF(exception);
-        return;
+        return value;
     }
     self->failed = true;
-    self->outcome = exception;
-    self->traceback = PyException_GetTraceback(exception);
+    PyObject *traceback = PyException_GetTraceback(exception);
+    if (traceback != NULL && rare_of(self) != NULL) self->rare->traceback = traceback;
+    else PyErr_Clear();
     if (PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
         PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) {
         self->retrieved = true;
         raise_in_main(Py_NewRef(exception));
     }
+    return exception;
+}
+
+static void count_down_group(TaskObject *self)
+{
+    /* Its add() came with this task, so that the counter can only be short if someone called done() too often. */
+    if (pg_latch_add(&((WaitGroupObject *)self->group)->core, -1) != PG_OK) {
+        PyErr_SetString(PyExc_ValueError, "negative WaitGroup counter");
+        PyErr_WriteUnraisable(self->group);
+    }
+    Py_CLEAR(self->group);
 }
 
 static void finish(TaskObject *self, PyObject *result)
 {
     PyObject *exception = result ? NULL : interp_take_exception();
     if (self->own_context && PyContext_Exit(self->context) < 0) PyErr_WriteUnraisable((PyObject *)self);
-    drop_call(self);
+    Py_CLEAR(self->payload);
+    drop_arguments(self);
     Py_CLEAR(self->context);
-    if (exception == NULL) self->outcome = result;
-    else set_failure(self, exception);
+    self->payload = exception == NULL ? result : failure(self, exception);
     self->done = true;
+    self->live = false;
     live--;
-    pg_list_remove(&self->link);
-    if (self->failed && !self->retrieved) pg_list_append(&unreported, &self->link);
-    if (PyObject_IS_GC(self->outcome) && !PyObject_GC_IsTracked((PyObject *)self)) PyObject_GC_Track(self);
-    pg_latch_add(&self->ended, -1);
-    if (self->group != NULL) {
-        /* Its add() came with this task, so that the counter can only be short if someone called done() too often. */
-        if (pg_latch_add(&((WaitGroupObject *)self->group)->core, -1) != PG_OK) {
-            PyErr_SetString(PyExc_ValueError, "negative WaitGroup counter");
-            PyErr_WriteUnraisable(self->group);
-        }
-        Py_CLEAR(self->group);
+    if (PG_UNLIKELY(self->failed && !self->retrieved)) unreported++;
+    if (self->payload != Py_None && PyObject_IS_GC(self->payload) && !self->tracked) {
+        PyObject_GC_Track(self);
+        self->tracked = true;
     }
-    run_callbacks(self);
+    pg_latch_add(&self->ended, -1);
+    if (self->group != NULL) count_down_group(self);
+    if (self->rare != NULL) run_callbacks(self);
 }
 
 /* ---- the run ---- */
@@ -157,7 +227,8 @@ static void task_run(pg_task *core)
     PyObject *result = NULL;
     self->started = true;
     if (enter_context(self) == 0 && install_hooks() == 0)
-        result = PyObject_Vectorcall(self->function, self->arguments, self->argument_count, self->keywords);
+        result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
+                                     self->rare ? self->rare->keywords : NULL);
     finish(self, result);
     pg_sched_detach_task(); /* what follows may free it, and run any code */
     Py_DECREF(self);
@@ -166,32 +237,47 @@ static void task_run(pg_task *core)
 
 /* ---- making ---- */
 
+static int put_arguments(TaskObject *self, PyObject *const *args, Py_ssize_t positional, PyObject *keywords)
+{
+    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0, count = positional + named;
+    PyObject **into = self->arguments;
+    if (count > UINT32_MAX || (named > 0 && rare_of(self) == NULL)) return -1;
+    if (PG_UNLIKELY(count > TASK_FEW_ARGUMENTS)) {
+        into = PyMem_New(PyObject *, count);
+        if (into == NULL) return -1;
+        self->arguments[0] = (PyObject *)into;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) into[i] = Py_NewRef(args[i]);
+    if (named > 0) self->rare->keywords = Py_NewRef(keywords);
+    self->positional = (uint32_t)positional;
+    return 0;
+}
+
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords)
 {
     if (PG_UNLIKELY(!PyCallable_Check(function))) {
         PyErr_Format(PyExc_TypeError, "a task needs a callable, not %.100s", Py_TYPE(function)->tp_name);
         return NULL;
     }
-    Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0, count = positional + named;
-    interp_populate = true;
-    TaskObject *self = PyObject_GC_NewVar(TaskObject, &Task_Type, count);
-    interp_populate = false;
-    if (self == NULL) return NULL;
+    void *block = pg_pool_take(&pool);
+    if (PG_UNLIKELY(block == NULL)) return (TaskObject *)PyErr_NoMemory();
+    TaskObject *self = (TaskObject *)interp_object_in(block, &Task_Type);
     pg_task_init(&self->core, task_run);
-    pg_latch_init(&self->ended, 1);
-    pg_list_init(&self->link);
-    self->id = ++last_id;
-    self->function = Py_NewRef(function);
-    self->keywords = named ? Py_NewRef(keywords) : NULL;
-    self->own_context = self->started = self->done = self->retrieved = self->failed = false;
-    self->traceback = self->name = self->outcome = self->group = self->callbacks = self->weakrefs = NULL;
-    self->argument_count = (uint32_t)positional;
-    for (Py_ssize_t i = 0; i < count; i++) self->arguments[i] = Py_NewRef(args[i]);
+    self->payload = Py_NewRef(function);
     self->context = NULL;
     self->spawner_code = interp_caller(&self->spawner_instruction);
+    pg_latch_init(&self->ended, 1);
+    self->own_context = self->live = self->started = self->done = self->retrieved = self->failed = self->tracked = false;
+    self->id = ++last_id;
+    self->weakrefs = NULL;
+    self->rare = NULL;
+    self->group = NULL;
+    self->positional = 0;
     PyObject *context = interp_context();
-    if (context != NULL && (self->context = PyContext_Copy(context)) == NULL) {
+    if ((context != NULL && (self->context = PyContext_Copy(context)) == NULL) ||
+        ((positional > 0 || keywords != NULL) && put_arguments(self, args, positional, keywords) < 0)) {
         Py_DECREF(self);
+        if (!PyErr_Occurred()) PyErr_NoMemory();
         return NULL;
     }
     return self;
@@ -199,7 +285,7 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
 
 void task_start(TaskObject *self)
 {
-    pg_list_append(&all_tasks, &self->link);
+    self->live = true;
     live++;
     started_count++;
     Py_INCREF(self); /* the runtime's, dropped at the end of task_run */
@@ -213,7 +299,8 @@ static int options_from(TaskObject *self, PyObject *name, PyObject *context, PyO
             PyErr_Format(PyExc_TypeError, "a task's name must be a string, not %.100s", Py_TYPE(name)->tp_name);
             return -1;
         }
-        self->name = Py_NewRef(name);
+        if (rare_of(self) == NULL) return -1;
+        self->rare->name = Py_NewRef(name);
     }
     if (context != Py_None) {
         if (!PyContext_CheckExact(context)) {
@@ -227,11 +314,11 @@ static int options_from(TaskObject *self, PyObject *name, PyObject *context, PyO
     if (stack_size != Py_None) {
         Py_ssize_t size = PyNumber_AsSsize_t(stack_size, PyExc_ValueError);
         if (size == -1 && PyErr_Occurred()) return -1;
-        if (size <= 0 || size > UINT32_MAX) {
+        if (size <= 0 || size > (Py_ssize_t)UINT16_MAX * PG_STACK_UNIT) {
             PyErr_Format(PyExc_ValueError, "a stack size must lie between 1 byte and 4 GiB, not %zd", size);
             return -1;
         }
-        self->core.stack_size = (uint32_t)size;
+        self->core.stack_units = (uint16_t)((size + PG_STACK_UNIT - 1) / PG_STACK_UNIT);
     }
     return 0;
 }
@@ -295,26 +382,27 @@ static PyObject *task_tp_new(PyTypeObject *type, PyObject *arguments, PyObject *
 
 static int task_traverse(TaskObject *self, visitproc visit, void *arg)
 {
-    Py_ssize_t count = self->argument_count + (self->keywords ? PyTuple_GET_SIZE(self->keywords) : 0);
-    Py_VISIT(self->function);
-    Py_VISIT(self->keywords);
+    Py_ssize_t count = argument_count(self);
+    PyObject **arguments = arguments_of(self, count);
+    for (Py_ssize_t i = 0; i < count; i++) Py_VISIT(arguments[i]);
+    Py_VISIT(self->payload);
     Py_VISIT(self->context);
-    Py_VISIT(self->outcome);
-    Py_VISIT(self->traceback);
     Py_VISIT(self->group);
-    Py_VISIT(self->callbacks);
-    for (Py_ssize_t i = 0; i < count; i++) Py_VISIT(self->arguments[i]);
+    if (self->rare == NULL) return 0;
+    Py_VISIT(self->rare->callbacks);
+    Py_VISIT(self->rare->traceback);
     return 0;
 }
 
 static int task_clear(TaskObject *self)
 {
-    drop_call(self);
+    Py_CLEAR(self->payload);
+    drop_arguments(self);
     Py_CLEAR(self->context);
-    Py_CLEAR(self->outcome);
-    Py_CLEAR(self->traceback);
     Py_CLEAR(self->group);
-    Py_CLEAR(self->callbacks);
+    if (self->rare == NULL) return 0;
+    Py_CLEAR(self->rare->callbacks);
+    Py_CLEAR(self->rare->traceback);
     return 0;
 }
 
@@ -326,18 +414,38 @@ static void task_finalize(TaskObject *self)
     if (current != NULL) interp_raise(current);
 }
 
-static void task_dealloc(TaskObject *self)
+static void release(TaskObject *self)
 {
-    if (PG_UNLIKELY(self->failed && !self->retrieved) && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
-    if (PyObject_GC_IsTracked((PyObject *)self)) PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->spawner_code);
+    Py_SET_TYPE(self, NULL);
+    pg_pool_give(&pool, interp_object_block((PyObject *)self));
+}
+
+static void task_dealloc(TaskObject *self);
+
+static void tear_down(TaskObject *self)
+{
+    if (self->failed && !self->retrieved && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
+    if (self->tracked) PyObject_GC_UnTrack(self);
+    self->tracked = false;
     Py_TRASHCAN_BEGIN(self, task_dealloc)
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
-    pg_list_remove(&self->link);
     task_clear(self);
-    Py_XDECREF(self->name);
-    Py_XDECREF(self->spawner_code);
-    PyObject_GC_Del(self);
+    if (self->rare != NULL) {
+        Py_XDECREF(self->rare->name);
+        PyMem_Free(self->rare);
+    }
+    release(self);
     Py_TRASHCAN_END
+}
+
+static void task_dealloc(TaskObject *self)
+{
+    if (PG_UNLIKELY(self->payload != Py_None || self->weakrefs != NULL || self->rare != NULL)) tear_down(self);
+    else { /* a task that has ended without a result: nothing of it can run code */
+        Py_DECREF(Py_None);
+        release(self);
+    }
 }
 
 /* ---- waiting for it ---- */
@@ -360,15 +468,16 @@ static int wait_for_end(TaskObject *self, pg_nanos deadline)
 
 static PyObject *outcome_of(TaskObject *self)
 {
-    if (self->outcome == NULL) { /* taken by the garbage collector, from a finalizer's view */
+    if (self->payload == NULL) { /* taken by the garbage collector, from a finalizer's view */
         PyErr_SetString(PyExc_RuntimeError, "the task has been torn down");
         return NULL;
     }
-    if (!self->failed) return Py_NewRef(self->outcome);
+    if (!self->failed) return Py_NewRef(self->payload);
     mark_retrieved(self);
-    if (self->traceback != NULL) PyException_SetTraceback(self->outcome, self->traceback);
-    not_again_in_main(self->outcome);
-    interp_raise(Py_NewRef(self->outcome));
+    if (self->rare != NULL && self->rare->traceback != NULL)
+        PyException_SetTraceback(self->payload, self->rare->traceback);
+    not_again_in_main(self->payload);
+    interp_raise(Py_NewRef(self->payload));
     return NULL;
 }
 
@@ -389,7 +498,7 @@ static PyObject *task_exception(TaskObject *self, PyObject *const *args, Py_ssiz
     if (wait_for_end(self, deadline) < 0) return NULL;
     if (!self->failed) Py_RETURN_NONE;
     mark_retrieved(self);
-    return Py_NewRef(self->outcome);
+    return Py_NewRef(self->payload);
 }
 
 static PyObject *task_add_done_callback(TaskObject *self, PyObject *callback)
@@ -398,8 +507,9 @@ static PyObject *task_add_done_callback(TaskObject *self, PyObject *callback)
         PyErr_Format(PyExc_TypeError, "a callback must be callable, not %.100s", Py_TYPE(callback)->tp_name);
         return NULL;
     }
-    if (self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) return NULL;
-    if (PyList_Append(self->callbacks, callback) < 0) return NULL;
+    task_rare *rare = rare_of(self);
+    if (rare == NULL || (rare->callbacks == NULL && (rare->callbacks = PyList_New(0)) == NULL)) return NULL;
+    if (PyList_Append(rare->callbacks, callback) < 0) return NULL;
     if (self->done) run_callbacks(self);
     Py_RETURN_NONE;
 }
@@ -421,13 +531,13 @@ static PyObject *get_id(TaskObject *self, void *closure) { return PyLong_FromUns
 static PyObject *task_done(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->done); }
 static PyObject *task_cancelled(TaskObject *self, PyObject *unused)
 {
-    return PyBool_FromLong(self->failed && self->done && PyErr_GivenExceptionMatches(self->outcome, names.task_cancelled));
+    return PyBool_FromLong(self->failed && self->done && PyErr_GivenExceptionMatches(self->payload, names.task_cancelled));
 }
 
 static PyObject *get_name(TaskObject *self, void *closure)
 {
-    if (self->name == NULL) self->name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)self->id);
-    return Py_XNewRef(self->name);
+    if (self->rare != NULL && self->rare->name != NULL) return Py_NewRef(self->rare->name);
+    return PyUnicode_FromFormat("Task-%llu", (unsigned long long)self->id);
 }
 
 static int set_name(TaskObject *self, PyObject *name, void *closure)
@@ -436,7 +546,8 @@ static int set_name(TaskObject *self, PyObject *name, void *closure)
         PyErr_SetString(PyExc_TypeError, "a task's name must be a string");
         return -1;
     }
-    Py_XSETREF(self->name, Py_NewRef(name));
+    if (rare_of(self) == NULL) return -1;
+    Py_XSETREF(self->rare->name, Py_NewRef(name));
     return 0;
 }
 
@@ -508,14 +619,15 @@ static PyObject *task_repr(TaskObject *self)
 {
     PyObject *name = get_name(self, NULL), *function = NULL, *text = NULL;
     if (name == NULL) return NULL;
-    if (self->function != NULL) {
-        function = PyObject_GetAttrString(self->function, "__qualname__");
+    bool has_function = !self->done && self->payload != NULL;
+    if (has_function) {
+        function = PyObject_GetAttrString(self->payload, "__qualname__");
         if (function == NULL) {
             PyErr_Clear();
-            function = PyObject_Repr(self->function);
+            function = PyObject_Repr(self->payload);
         }
     }
-    if (self->function == NULL || function != NULL)
+    if (!has_function || function != NULL)
         text = PyUnicode_FromFormat("<pygo.Task %llu %R %s%s%V>", (unsigned long long)self->id, name, state_of(self),
                                     function ? " in " : (self->failed ? ", failed" : ""), function, "");
     Py_XDECREF(function);
@@ -573,8 +685,7 @@ PyDoc_STRVAR(task_doc, "Task(fn, args=(), kwargs=None, *, name=None, context=Non
 
 PyTypeObject Task_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pygo.Task",
-    .tp_basicsize = offsetof(TaskObject, arguments),
-    .tp_itemsize = sizeof(PyObject *),
+    .tp_basicsize = sizeof(TaskObject),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_doc = task_doc,
     .tp_new = task_tp_new,
@@ -597,20 +708,28 @@ TaskObject *task_current(void)
     return pg_container_of(fiber->task, TaskObject, core);
 }
 
+static bool is_live(TaskObject *task) { return task->live; }
+
 PyObject *task_list_all(void)
 {
-    PyObject *list = PyList_New(0);
-    for (pg_node *node = all_tasks.next; list != NULL && node != &all_tasks; node = node->next)
-        if (PyList_Append(list, (PyObject *)task_of(node)) < 0) Py_CLEAR(list);
+    size_t count;
+    TaskObject **tasks = find_tasks(is_live, live, &count);
+    PyObject *list = tasks ? PyList_New((Py_ssize_t)count) : NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (list != NULL) PyList_SET_ITEM(list, (Py_ssize_t)i, (PyObject *)tasks[i]);
+        else Py_DECREF(tasks[i]);
+    }
+    PyMem_Free(tasks);
     return list;
 }
 
 void task_forget_others(TaskObject *survivor)
 {
-    pg_list_init(&all_tasks); /* the others' records stay as they are: they never run again, nor end */
-    live = survivor != NULL;
-    if (survivor != NULL) {
-        pg_list_init(&survivor->link);
-        pg_list_append(&all_tasks, &survivor->link);
+    for (void *block = NULL; (block = pg_pool_next(&pool, block)) != NULL;) {
+        TaskObject *task = task_in(block); /* the others never run again, nor end; the reference stays the runtime's */
+        if (task != NULL && task != survivor) task->live = false;
     }
+    live = survivor != NULL;
 }
+
+void task_setup(void) { pg_pool_init(&pool, INTERP_OBJECT_HEADER + sizeof(TaskObject)); }

@@ -35,6 +35,7 @@ static pg_fiber *fiber_create(size_t stack_size)
     pg_fiber *fiber = (pg_fiber *)at;
     memset(fiber, 0, sizeof *fiber);
     fiber->stack = stack;
+    pg_task_init(&fiber->tail, NULL);
     pg_list_init(&fiber->all);
     if (sched->hooks.fiber_init != NULL && sched->hooks.fiber_init(fiber) != PG_OK) {
         pg_stack_put(&stack);

@@ -27,6 +27,7 @@ typedef struct pg_thread {
     pg_node link; /* in sched.threads: sched.lock */
     uint64_t random; /* owner only */
     pg_task stand_in;  /* what it waits with outside of tasks */
+    pg_party *party;   /* owner only: as in pg_fiber */
 } pg_thread;
 
 enum worker_sleep {
@@ -185,7 +186,7 @@ static inline uint64_t pg_random_step(uint64_t *state)
 
 static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
 {
-    return PG_LIKELY(task->stack_size == 0) || pg_stack_size(&fiber->stack) >= task->stack_size;
+    return PG_LIKELY(task->stack_units == 0) || pg_stack_size(&fiber->stack) >= pg_task_stack_size(task);
 }
 
 static inline void pg_note_switch(void *sanitizer)

@@ -56,8 +56,7 @@ pg_fiber *pg_sched_fiber(void)
 void pg_sched_detach_task(void)
 {
     pg_fiber *fiber = pg_sched_fiber();
-    pg_task_init(&fiber->tail, NULL);
-    fiber->tail.fiber = fiber;
+    fiber->tail.fiber = fiber; /* the rest is as fiber_create left it */
     pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
     fiber->task = &fiber->tail;
 }
@@ -167,24 +166,18 @@ bool pg_may_run(pg_worker *worker, pg_task *task)
     return false;
 }
 
-/* Move a batch from the shared queue into the own one; returns the first. */
+/* Move up to `limit` tasks, at most half a ring, from the shared queue into the own one; returns the first. */
 static pg_task *take_shared(pg_worker *worker, size_t limit)
 {
-    pg_task *first = NULL, *rest;
-    if (pg_load_seqcst(&pg_the_sched.inject.count) == 0) return NULL;
-    if (pg_inject_pop(&pg_the_sched.inject, &first, limit) == 0) return NULL;
-    for (rest = first->next; rest != NULL;) {
-        pg_task *next = rest->next;
-        pg_runq_push(&worker->queue, rest, &pg_the_sched.inject);
-        rest = next;
-    }
-    return first;
+    pg_task *tasks[PG_RUNQ_SIZE / 2];
+    size_t count = pg_inject_pop(&pg_the_sched.inject, tasks, limit);
+    for (size_t i = 1; i < count; i++) pg_runq_push(&worker->queue, tasks[i], &pg_the_sched.inject);
+    return count > 0 ? tasks[0] : NULL;
 }
 
 static pg_task *take_inbox(pg_worker *worker)
 {
-    pg_task *task = NULL;
-    if (pg_load_seqcst(&worker->inbox.count) == 0) return NULL;
+    pg_task *task;
     return pg_inject_pop(&worker->inbox, &task, 1) ? task : NULL;
 }
 
@@ -238,7 +231,7 @@ pg_task *pg_pick(pg_worker *worker)
     }
     do {
         if (task == NULL) task = pick_candidate(worker);
-        if (task == NULL || PG_LIKELY(pg_may_run(worker, task))) return task;
+        if (task == NULL || task->fiber == NULL || PG_LIKELY(pg_may_run(worker, task))) return task;
         task = NULL;
     } while (true);
 }
@@ -250,7 +243,7 @@ pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task)
     pg_fiber *fiber = task->fiber;
     if (fiber == NULL) {
         bool none_free = pg_load_relaxed(&pg_the_sched.free_count) == 0;
-        fiber = pg_fiber_obtain(task->stack_size);
+        fiber = pg_fiber_obtain(pg_task_stack_size(task));
         if (fiber == NULL) {
             pg_fiber_lacking(task, none_free);
             return NULL;
@@ -638,6 +631,12 @@ void pg_sched_nudge_main(void)
 {
     pg_thread *thread = pg_load_acquire(&pg_the_sched.main_thread);
     if (thread != NULL && pg_task_wake(&thread->stand_in)) pg_sched_enqueue(&thread->stand_in);
+}
+
+pg_party **pg_sched_party(pg_task *task)
+{
+    if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return &task->fiber->party;
+    return &pg_container_of(task, pg_thread, stand_in)->party;
 }
 
 unsigned long pg_sched_os_id(pg_fiber *fiber) { return fiber->worker->os_id; }

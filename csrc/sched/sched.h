@@ -67,6 +67,8 @@ typedef struct pg_hooks {
     bool (*is_busy)(void);
 } pg_hooks;
 
+typedef struct pg_party pg_party;
+
 struct pg_fiber {
     void *sp;           /* its worker before a switch, whoever resumes it after */
     pg_task *task;      /* likewise */
@@ -78,6 +80,7 @@ struct pg_fiber {
     pg_fiber *next;     /* free list: sched.fiber_lock */
     pg_node all;        /* list of all fibers: sched.fiber_lock */
     pg_nanos parked_at; /* coarse time of the last park, for reports */
+    pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
     const void *wait;   /* what the layer above says of the current wait, valid while parked */
     void *sanitizer;    /* ThreadSanitizer's name for this stack */
     pg_task tail;       /* stands for the task while what is left of it is cleaned up */
@@ -119,6 +122,8 @@ void pg_sched_detach_task(void);
 
 /* The caller's task, or its thread's stand-in; NULL when no memory is left for the latter. */
 pg_task *pg_sched_self(void);
+/* Where the task, whose fiber it has, or the thread keeps what it waits with; for the waiter, and in a fork's child. */
+pg_party **pg_sched_party(pg_task *task);
 /* The running task's fiber, or NULL outside of tasks. */
 pg_fiber *pg_sched_fiber(void);
 

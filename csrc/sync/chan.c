@@ -11,12 +11,12 @@ void pg_party_init(pg_party *party, pg_task *task, bool is_select, pg_waiter *wa
     party->is_select = is_select;
     party->waiters = waiters;
     party->waiter_count = waiter_count;
-    task->party = party;
+    *pg_sched_party(task) = party;
     atomic_init(&party->claimed, false);
     atomic_init(&party->done, PG_WAIT_OPEN);
 }
 
-void pg_party_end(pg_party *party) { party->task->party = NULL; }
+void pg_party_end(pg_party *party) { *pg_sched_party(party->task) = NULL; }
 
 void pg_waiter_link(pg_waiter *waiter, pg_node *list, uint32_t *counter)
 {
@@ -34,8 +34,8 @@ void pg_waiter_unlink(pg_waiter *waiter)
 
 void pg_sync_forget(pg_task *task)
 {
-    pg_party *party = task->party;
-    task->party = NULL;
+    pg_party **slot = pg_sched_party(task), *party = *slot;
+    *slot = NULL;
     for (uint32_t i = 0; party != NULL && i < party->waiter_count; i++) pg_waiter_unlink(&party->waiters[i]);
 }
 

@@ -20,7 +20,7 @@
 #include "sched/sched.h"
 
 /* One wait of one task: shared by the waiters of all its cases. */
-typedef struct pg_party {
+struct pg_party {
     pg_task *task;       /* set before publish, as are is_select, waiters and waiter_count */
     struct pg_waiter *waiters;
     uint32_t waiter_count;
@@ -30,7 +30,7 @@ typedef struct pg_party {
     bool ok;             /* false: ended by close */
     uint32_t index;
     uintptr_t value;
-} pg_party;
+};
 
 typedef struct pg_waiter {
     pg_node link;      /* the object's lock */

@@ -27,10 +27,13 @@ static numbered *make_tasks(int count)
     return tasks;
 }
 
-static void check_chain(pg_task *first, int from, size_t count)
+/* The next `count` in the shared queue are those from number `from` on. */
+static void check_popped(pg_inject *queue, size_t limit, int from, size_t count)
 {
-    for (size_t i = 0; i < count; i++, first = first->next) CHECK_EQ(number_of(first), from + (int)i);
-    CHECK(first == NULL);
+    pg_task *tasks[4 * PG_RUNQ_SIZE];
+    CHECK(limit <= 4 * PG_RUNQ_SIZE);
+    CHECK_EQ(pg_inject_pop(queue, tasks, limit), count);
+    for (size_t i = 0; i < count; i++) CHECK_EQ(number_of(tasks[i]), from + (int)i);
 }
 
 static void the_ring_is_first_in_first_out(void)
@@ -74,17 +77,14 @@ static void a_full_ring_spills_its_older_half_and_the_task(void)
 {
     pg_runq queue;
     pg_inject overflow;
-    pg_task *first;
     numbered *tasks = make_tasks(PG_RUNQ_SIZE + 1);
     pg_runq_init(&queue);
     pg_inject_init(&overflow);
     for (int i = 0; i <= PG_RUNQ_SIZE; i++) pg_runq_push(&queue, &tasks[i].task, &overflow);
     CHECK_EQ(pg_runq_length(&queue), HALF);
     CHECK_EQ(pg_load_relaxed(&overflow.count), HALF + 1);
-    CHECK_EQ(pg_inject_pop(&overflow, &first, HALF), HALF);
-    check_chain(first, 0, HALF);
-    CHECK_EQ(pg_inject_pop(&overflow, &first, 99), 1);
-    check_chain(first, PG_RUNQ_SIZE, 1);
+    check_popped(&overflow, HALF, 0, HALF);
+    check_popped(&overflow, HALF, PG_RUNQ_SIZE, 1);
     for (int i = HALF; i < PG_RUNQ_SIZE; i++) CHECK_EQ(number_of(pg_runq_pop(&queue)), i);
     free(tasks);
 }
@@ -135,42 +135,60 @@ static void a_drain_moves_everything_in_order(void)
     for (int length = 0; length <= PG_RUNQ_SIZE; length++) {
         pg_runq queue;
         pg_inject sink;
-        pg_task *first;
         numbered *tasks = make_tasks(length + 1);
         pg_runq_init(&queue);
         pg_inject_init(&sink);
         for (int i = 0; i < length; i++) pg_runq_push(&queue, &tasks[i].task, &sink);
         CHECK_EQ(pg_runq_drain(&queue, &sink), length);
         CHECK_EQ(pg_runq_length(&queue), 0);
-        CHECK_EQ(pg_inject_pop(&sink, &first, SIZE_MAX), length);
-        check_chain(first, 0, (size_t)length);
+        check_popped(&sink, PG_RUNQ_SIZE, 0, (size_t)length);
         free(tasks);
     }
 }
 
 static void the_shared_queue_keeps_order_limits_and_count(void)
 {
+    enum { TASKS = 3 * PG_BLOCK_TASKS };
     pg_inject queue;
-    pg_task *first;
-    numbered *tasks = make_tasks(10);
+    pg_task *all[TASKS];
+    numbered *tasks = make_tasks(TASKS);
+    for (int i = 0; i < TASKS; i++) all[i] = &tasks[i].task;
     pg_inject_init(&queue);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 5), 0);
-    CHECK(first == NULL);
-    for (int i = 0; i < 4; i++) pg_inject_push(&queue, &tasks[i].task);
-    for (int i = 4; i < 9; i++) tasks[i].task.next = &tasks[i + 1].task;
-    tasks[9].task.next = &tasks[0].task; /* what a chain's end points at must not matter */
-    pg_inject_push_chain(&queue, &tasks[4].task, &tasks[9].task, 6);
-    CHECK_EQ(pg_load_relaxed(&queue.count), 10);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 0), 0);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 3), 3);
-    check_chain(first, 0, 3);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 7), 7);
-    check_chain(first, 3, 7);
+    check_popped(&queue, 5, 0, 0);
+    for (int i = 0; i < 4; i++) pg_inject_push(&queue, all[i]);
+    pg_inject_push_all(&queue, all + 4, TASKS - 4);
+    CHECK_EQ(pg_load_relaxed(&queue.count), TASKS);
+    check_popped(&queue, 0, 0, 0);
+    check_popped(&queue, 3, 0, 3);
+    check_popped(&queue, PG_BLOCK_TASKS, 3, PG_BLOCK_TASKS);
+    check_popped(&queue, TASKS, 3 + PG_BLOCK_TASKS, TASKS - PG_BLOCK_TASKS - 3);
     CHECK_EQ(pg_load_relaxed(&queue.count), 0);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 7), 0);
+    CHECK(queue.first == NULL && queue.last == NULL);
+    check_popped(&queue, 7, 0, 0);
+    pg_inject_push(&queue, all[5]);
+    check_popped(&queue, 7, 5, 1);
+    free(tasks);
+}
+
+static void without_memory_for_blocks_the_shared_queue_links_its_tasks(void)
+{
+    pg_inject queue;
+    numbered *tasks = make_tasks(10);
+    pg_task *more[] = {&tasks[6].task, &tasks[7].task};
+    pg_inject_init(&queue);
+    for (int i = 0; i < 4; i++) pg_inject_push(&queue, &tasks[i].task);
+    queue.chained = queue.chain_end = &tasks[4].task; /* as after a failure to get a block */
+    pg_store_relaxed(&queue.count, 5);
+    tasks[5].task.next = &tasks[0].task; /* what a task's link names before must not matter */
     pg_inject_push(&queue, &tasks[5].task);
-    CHECK_EQ(pg_inject_pop(&queue, &first, 7), 1);
-    check_chain(first, 5, 1);
+    pg_inject_push_all(&queue, more, 2);
+    check_popped(&queue, 2, 0, 2);
+    check_popped(&queue, 4, 2, 4);
+    check_popped(&queue, 9, 6, 2);
+    CHECK(queue.chained == NULL);
+    pg_inject_push(&queue, &tasks[8].task); /* blocks again */
+    CHECK(queue.first != NULL);
+    check_popped(&queue, 9, 8, 1);
     free(tasks);
 }
 
@@ -217,13 +235,10 @@ static pg_task *consume(role *self, pg_task *task)
     return task;
 }
 
-static void consume_chain(role *self, pg_task *first)
+static void consume_all(role *self, pg_task **tasks, size_t count)
 {
-    while (first != NULL) {
-        pg_task *task = first;
-        first = first->next;
-        if (consume(self, task)) pg_runq_push(&self->queue, task, &work.inject);
-    }
+    for (size_t i = 0; i < count; i++)
+        if (consume(self, tasks[i])) pg_runq_push(&self->queue, tasks[i], &work.inject);
 }
 
 /* New tasks in bursts that are sometimes longer than the ring. */
@@ -244,19 +259,19 @@ static void take_somewhere(role *self)
 {
     role *victim = &work.owners[check_below(&self->random, (uint64_t)work.owner_count)];
     uint64_t choice = check_below(&self->random, 64);
-    pg_task *task = NULL;
+    pg_task *tasks[4] = {NULL};
+    size_t count = 0;
     if (choice == 0) {
         pg_runq_drain(&victim->queue, &work.inject);
     } else if (choice < 8) {
-        pg_inject_pop(&work.inject, &task, 1 + check_below(&self->random, 4));
+        count = pg_inject_pop(&work.inject, tasks, 1 + check_below(&self->random, 4));
     } else if (choice < 32 && victim != self) {
-        task = pg_runq_steal(&self->queue, &victim->queue);
-        if (task) self->stolen++, task->next = NULL;
+        tasks[0] = pg_runq_steal(&self->queue, &victim->queue);
+        if (tasks[0]) self->stolen++;
     } else {
-        task = pg_runq_pop(&self->queue);
-        if (task) task->next = NULL;
+        tasks[0] = pg_runq_pop(&self->queue);
     }
-    consume_chain(self, task);
+    consume_all(self, tasks, count > 0 ? count : tasks[0] != NULL);
 }
 
 static void *owner_body(void *argument)
@@ -335,9 +350,8 @@ static void *contest_thief(void *unused)
 
 static void contest_take_overflow(void)
 {
-    pg_task *first;
-    pg_inject_pop(&contest.overflow, &first, SIZE_MAX);
-    for (; first != NULL; first = first->next) contest_count(first);
+    pg_task *task;
+    while (pg_inject_pop(&contest.overflow, &task, 1) > 0) contest_count(task);
 }
 
 static void owner_and_thieves_race_for_the_last_task(void)
@@ -373,6 +387,7 @@ int main(void)
     RUN(a_thief_takes_no_more_than_its_own_ring_holds);
     RUN(a_drain_moves_everything_in_order);
     RUN(the_shared_queue_keeps_order_limits_and_count);
+    RUN(without_memory_for_blocks_the_shared_queue_links_its_tasks);
     RUN(each_task_comes_out_exactly_once);
     RUN(owner_and_thieves_race_for_the_last_task);
     return 0;
