@@ -21,10 +21,21 @@ import os as _os
 from pygo import _extension as _extension  # loads the native module, or says why it can not
 from pygo import _imports, runtime
 from pygo._errors import Cancelled, ChannelClosed, DeadlockError, Error, Selected, TaskCancelled
+from pygo._futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    Future,
+    as_completed,
+    to_thread,
+    wait,
+)
+from pygo._groups import TaskGroup
 from pygo._native import (
     Case,
     Channel,
     RecvChannel,
+    Scope,
     SendChannel,
     Task,
     WaitGroup,
@@ -41,8 +52,10 @@ from pygo._native import (
     recv,
     select,
     send,
+    shield,
     sleep,
     spawn,
+    timeout,
     yield_now,
 )
 from pygo._report import excepthook
@@ -53,20 +66,27 @@ __version__ = "0.1.0"
 go = spawn
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "Cancelled",
     "Case",
     "Channel",
     "ChannelClosed",
     "DeadlockError",
     "Error",
+    "Future",
     "RecvChannel",
+    "Scope",
     "Selected",
     "SendChannel",
     "Task",
     "TaskCancelled",
+    "TaskGroup",
     "WaitGroup",
     "after",
     "all_tasks",
+    "as_completed",
     "call_on_stack",
     "current_task",
     "excepthook",
@@ -77,8 +97,12 @@ __all__ = [
     "runtime",
     "select",
     "send",
+    "shield",
     "sleep",
     "spawn",
+    "timeout",
+    "to_thread",
+    "wait",
     "yield_now",
 ]
 

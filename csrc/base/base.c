@@ -28,6 +28,7 @@ const char *pg_error_name(int code)
     case PG_EINTERRUPTED: return "interrupted";
     case PG_EINVAL: return "invalid";
     case PG_ESTOPPED: return "stopped";
+    case PG_ECANCELED: return "cancelled";
     default: return "unknown";
     }
 }

@@ -45,6 +45,7 @@ enum {
     PG_EINTERRUPTED = -5, /* the thread's interrupt hook asked to give the wait up */
     PG_EINVAL = -6,       /* misuse by the caller */
     PG_ESTOPPED = -7,     /* the runtime has ended */
+    PG_ECANCELED = -8,    /* the waiter's alarm went off, and its hook gave the wait up */
 };
 
 /* Deadlines are absolute nanoseconds on the monotonic clock. */

@@ -61,6 +61,7 @@ typedef struct pg_task {
     atomic_uint state;                /* atomic; for a thread also the futex word it sleeps on */
     uint16_t stack_units;             /* set before publish, as is kind: the stack it asks for; 0: whatever is at hand */
     uint8_t kind;
+    atomic_uchar alarm;               /* set by anybody before a wake: the waiter is to ask whether it goes on waiting */
     pg_fiber *fiber;                  /* the running worker; NULL before the first run and after the end */
     void (*run)(struct pg_task *task); /* set before publish; called on a fiber */
 } pg_task;
@@ -71,6 +72,7 @@ static inline void pg_task_init(pg_task *task, void (*run)(pg_task *))
     pg_store_relaxed(&task->state, PG_TASK_FRESH);
     task->kind = PG_KIND_FIBER;
     task->stack_units = 0;
+    pg_store_relaxed(&task->alarm, 0);
     task->fiber = NULL;
     task->run = run;
 }

@@ -100,6 +100,7 @@ int raise_outcome(int outcome, const char *what)
     case PG_EINTERRUPTED: main_was_interrupted = false; break;
     case PG_ECLOSED: PyErr_SetString(names.channel_closed, what); break;
     case PG_ENOMEM: PyErr_NoMemory(); break;
+    case PG_ECANCELED: raise_cancelled(); break;
     case PG_EAGAIN:
     case PG_ETIMEDOUT: PyErr_SetString(PyExc_TimeoutError, what); break;
     default: PyErr_Format(PyExc_RuntimeError, "%s: %s", what, pg_error_name(outcome));

@@ -27,6 +27,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_leave = thread_leave,
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,
+        .is_cancelled = scope_is_cancelled,
         .is_busy = interp_is_busy,
     };
 }
@@ -55,6 +56,7 @@ static PyObject *do_all_tasks(PyObject *module, PyObject *unused) { return task_
 static PyObject *do_yield(PyObject *module, PyObject *unused)
 {
     pg_sched_yield();
+    if (check_cancelled() < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -154,6 +156,7 @@ static PyObject *do_after_fork_in_child(PyObject *module, PyObject *unused)
     interp_after_fork(pg_sched_fiber());
     pg_sched_after_fork_in_child(pg_sync_forget);
     task_forget_others(task_current());
+    if (pg_sched_self() != NULL) scope_after_fork(pg_sched_self());
     Py_RETURN_NONE;
 }
 
@@ -218,7 +221,7 @@ static int take_names(void)
 {
     PyObject *errors = PyImport_ImportModule("pygo._errors"), *threading = PyImport_ImportModule("threading");
     int failed = take(&names.error, errors, "Error") || take(&names.channel_closed, errors, "ChannelClosed") ||
-                 take(&names.task_cancelled, errors, "TaskCancelled") || take(&names.task_exit, errors, "TaskExit") ||
+                 take(&names.cancelled, errors, "Cancelled") || take(&names.task_cancelled, errors, "TaskCancelled") || take(&names.task_exit, errors, "TaskExit") ||
                  take(&names.selected, errors, "Selected") || take(&names.waiting_on, errors, "WaitingOn") ||
                  take(&names.threading, threading, "__dict__");
     names.pygo = PyUnicode_InternFromString("pygo");
@@ -231,7 +234,7 @@ static int take_names(void)
 
 static int add_types(PyObject *module)
 {
-    PyTypeObject *types[] = {&Task_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type};
+    PyTypeObject *types[] = {&Task_Type, &Scope_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0) return -1;
     return 0;
@@ -251,7 +254,10 @@ static int native_exec(PyObject *module)
         done = true;
     }
     if (add_types(module) < 0) return -1;
-    return PyModule_AddFunctions(module, select_methods) || PyModule_AddFunctions(module, time_methods) ? -1 : 0;
+    PyMethodDef *functions[] = {select_methods, time_methods, scope_functions};
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
+        if (PyModule_AddFunctions(module, functions[i]) < 0) return -1;
+    return 0;
 }
 
 static PyModuleDef_Slot native_slots[] = {

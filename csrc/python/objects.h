@@ -26,6 +26,7 @@ typedef struct task_rare {
     PyObject *name;
     PyObject *callbacks; /* list */
     PyObject *traceback; /* of a failure, as it left the task */
+    PyObject *reason;    /* what cancel() was given */
 } task_rare;
 
 /* With the garbage collector's header three cache lines, of which waiting for the end and running touch two. */
@@ -41,6 +42,8 @@ typedef struct TaskObject {
     bool own_context : 1;    /* given by the user: entered the official way */
     bool live : 1;           /* spawned and not ended; the runtime owns a reference */
     bool started : 1, done : 1, retrieved : 1, failed : 1;
+    bool cancel_requested : 1; /* by cancel() */
+    bool cancelled : 1;      /* failed, with Cancelled */
     bool tracked : 1;        /* by the garbage collector */
 
     uint64_t id;
@@ -74,14 +77,15 @@ typedef struct CaseObject {
 typedef struct WaitGroupObject {
     PyObject_HEAD
     pg_latch core;
+    PyObject *on_failure; /* called with the task and its exception, which then counts as retrieved; or NULL */
     PyObject *weakrefs;
 } WaitGroupObject;
 
-extern PyTypeObject Task_Type, Channel_Type, SendChannel_Type, RecvChannel_Type, Case_Type, WaitGroup_Type;
+extern PyTypeObject Scope_Type, Task_Type, Channel_Type, SendChannel_Type, RecvChannel_Type, Case_Type, WaitGroup_Type;
 
 /* Objects of the Python layer that the native code needs; filled in when the module is made. */
 typedef struct py_names {
-    PyObject *error, *channel_closed, *task_cancelled, *task_exit;
+    PyObject *error, *channel_closed, *cancelled, *task_cancelled, *task_exit;
     PyObject *selected, *waiting_on; /* named tuple types */
     PyObject *threading;             /* its dict */
     PyObject *pygo, *trace_hook, *profile_hook; /* interned strings */
@@ -136,6 +140,24 @@ void task_forget_others(TaskObject *survivor); /* in a fork's child */
 size_t task_live_count(void);
 uint64_t task_started_count(void);
 
+TaskObject *task_from_core(pg_task *core); /* borrowed; NULL if it is none of ours, or a thread's stand-in */
+/* As Task.cancel(): false if it has ended. */
+bool task_cancel(TaskObject *task, PyObject *reason);
+/* Cancel all live tasks of the group. -1 with MemoryError. */
+int task_cancel_group(PyObject *group, PyObject *reason);
+
+/* ---- scope.c: what may cancel the waits of a task or thread ---- */
+/* pg_hooks.is_cancelled */
+bool scope_is_cancelled(pg_task *self);
+/* Raise Cancelled, with the reason. Always NULL. */
+PyObject *raise_cancelled(void);
+/* The caller's alarm may ask it to give up although it has not waited: 0, or -1 with Cancelled. */
+int check_cancelled(void);
+/* The task has ended: whatever scopes it left open are closed. */
+void scope_abandon_all(pg_fiber *fiber);
+/* In a fork's child, by the survivor: deadlines of its scopes count on. */
+void scope_after_fork(pg_task *self);
+
 /* ---- channel.c ---- */
 ChannelObject *channel_make(uint32_t capacity);
 PyObject *channel_receiver(ChannelObject *channel);
@@ -143,6 +165,6 @@ PyObject *channel_receiver(ChannelObject *channel);
 ChannelObject *channel_from(PyObject *object, bool to_send);
 
 /* ---- module-level functions: select.c, time.c ---- */
-extern PyMethodDef select_methods[], time_methods[];
+extern PyMethodDef select_methods[], time_methods[], scope_functions[];
 
 #endif

@@ -83,20 +83,20 @@ static int by_id(const void *one, const void *other)
 }
 
 /* Those that `wanted` picks, oldest first, with a reference each: *count of them, from PyMem_Malloc. NULL: no memory. */
-static TaskObject **find_tasks(bool (*wanted)(TaskObject *), size_t limit, size_t *count)
+static TaskObject **find_tasks(bool (*wanted)(TaskObject *, void *), void *argument, size_t limit, size_t *count)
 {
     TaskObject **found = PyMem_New(TaskObject *, limit + 1);
     *count = 0;
     for (void *block = NULL; found != NULL && *count < limit && (block = pg_pool_next(&pool, block)) != NULL;) {
         TaskObject *task = task_in(block);
-        if (task != NULL && wanted(task)) found[(*count)++] = (TaskObject *)Py_NewRef((PyObject *)task);
+        if (task != NULL && wanted(task, argument)) found[(*count)++] = (TaskObject *)Py_NewRef((PyObject *)task);
     }
     if (found != NULL) qsort(found, *count, sizeof *found, by_id);
     else PyErr_NoMemory();
     return found;
 }
 
-static bool is_unreported(TaskObject *task)
+static bool is_unreported(TaskObject *task, void *unused)
 {
     return task->done && task->failed && !task->retrieved && Py_REFCNT(task) > 0;
 }
@@ -105,10 +105,10 @@ void task_report_unretrieved(void)
 {
     while (unreported > 0) { /* reporting runs any code, which may leave more */
         size_t count;
-        TaskObject **tasks = find_tasks(is_unreported, unreported, &count);
+        TaskObject **tasks = find_tasks(is_unreported, NULL, unreported, &count);
         if (tasks == NULL) PyErr_WriteUnraisable(NULL);
         for (size_t i = 0; i < count; i++) {
-            if (is_unreported(tasks[i])) report(tasks[i]);
+            if (is_unreported(tasks[i], NULL)) report(tasks[i]);
             Py_DECREF(tasks[i]);
         }
         PyMem_Free(tasks);
@@ -142,6 +142,7 @@ static PyObject *failure(TaskObject *self, PyObject *exception)
         return value;
     }
     self->failed = true;
+    if (PyErr_GivenExceptionMatches(exception, names.cancelled)) self->cancelled = self->retrieved = true;
     PyObject *traceback = PyException_GetTraceback(exception);
     if (traceback != NULL && rare_of(self) != NULL) self->rare->traceback = traceback;
     else PyErr_Clear();
@@ -153,8 +154,18 @@ static PyObject *failure(TaskObject *self, PyObject *exception)
     return exception;
 }
 
+static void tell_group(TaskObject *self, PyObject *hook)
+{
+    mark_retrieved(self);
+    PyObject *result = PyObject_CallFunctionObjArgs(hook, (PyObject *)self, self->payload, NULL);
+    if (result == NULL) PyErr_WriteUnraisable(hook);
+    Py_XDECREF(result);
+}
+
 static void count_down_group(TaskObject *self)
 {
+    PyObject *hook = ((WaitGroupObject *)self->group)->on_failure;
+    if (self->failed && !self->cancelled && hook != NULL) tell_group(self, hook);
     /* Its add() came with this task, so that the counter can only be short if someone called done() too often. */
     if (pg_latch_add(&((WaitGroupObject *)self->group)->core, -1) != PG_OK) {
         PyErr_SetString(PyExc_ValueError, "negative WaitGroup counter");
@@ -179,6 +190,7 @@ static void finish(TaskObject *self, PyObject *result)
         PyObject_GC_Track(self);
         self->tracked = true;
     }
+    scope_abandon_all(pg_sched_fiber());
     pg_latch_add(&self->ended, -1);
     if (self->group != NULL) count_down_group(self);
     if (self->rare != NULL) run_callbacks(self);
@@ -226,7 +238,10 @@ static void task_run(pg_task *core)
     TaskObject *self = pg_container_of(core, TaskObject, core);
     PyObject *result = NULL;
     self->started = true;
-    if (enter_context(self) == 0 && install_hooks() == 0)
+    if (PG_UNLIKELY(self->cancel_requested)) { /* before it could begin */
+        self->own_context = false; /* not entered */
+        raise_cancelled();
+    } else if (enter_context(self) == 0 && install_hooks() == 0)
         result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
                                      self->rare ? self->rare->keywords : NULL);
     finish(self, result);
@@ -268,6 +283,7 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
     self->spawner_code = interp_caller(&self->spawner_instruction);
     pg_latch_init(&self->ended, 1);
     self->own_context = self->live = self->started = self->done = self->retrieved = self->failed = self->tracked = false;
+    self->cancel_requested = self->cancelled = false;
     self->id = ++last_id;
     self->weakrefs = NULL;
     self->rare = NULL;
@@ -391,6 +407,7 @@ static int task_traverse(TaskObject *self, visitproc visit, void *arg)
     if (self->rare == NULL) return 0;
     Py_VISIT(self->rare->callbacks);
     Py_VISIT(self->rare->traceback);
+    Py_VISIT(self->rare->reason);
     return 0;
 }
 
@@ -433,6 +450,7 @@ static void tear_down(TaskObject *self)
     task_clear(self);
     if (self->rare != NULL) {
         Py_XDECREF(self->rare->name);
+        Py_XDECREF(self->rare->reason);
         PyMem_Free(self->rare);
     }
     release(self);
@@ -466,6 +484,18 @@ static int wait_for_end(TaskObject *self, pg_nanos deadline)
     return 0;
 }
 
+/* Not Cancelled: the joiner would take it for its own. */
+static PyObject *raise_task_cancelled(TaskObject *self)
+{
+    PyObject *args = PyObject_GetAttrString(self->payload, "args");
+    PyObject *error = args ? PyObject_CallObject(names.task_cancelled, PyTuple_Check(args) ? args : NULL) : NULL;
+    Py_XDECREF(args);
+    if (error == NULL) return NULL;
+    PyException_SetCause(error, Py_NewRef(self->payload));
+    interp_raise(error);
+    return NULL;
+}
+
 static PyObject *outcome_of(TaskObject *self)
 {
     if (self->payload == NULL) { /* taken by the garbage collector, from a finalizer's view */
@@ -473,6 +503,7 @@ static PyObject *outcome_of(TaskObject *self)
         return NULL;
     }
     if (!self->failed) return Py_NewRef(self->payload);
+    if (self->cancelled) return raise_task_cancelled(self);
     mark_retrieved(self);
     if (self->rare != NULL && self->rare->traceback != NULL)
         PyException_SetTraceback(self->payload, self->rare->traceback);
@@ -497,6 +528,7 @@ static PyObject *task_exception(TaskObject *self, PyObject *const *args, Py_ssiz
     if (timeout_argument("exception", args, count, keywords, 0, &deadline) < 0) return NULL;
     if (wait_for_end(self, deadline) < 0) return NULL;
     if (!self->failed) Py_RETURN_NONE;
+    if (self->cancelled) return raise_task_cancelled(self);
     mark_retrieved(self);
     return Py_NewRef(self->payload);
 }
@@ -514,6 +546,67 @@ static PyObject *task_add_done_callback(TaskObject *self, PyObject *callback)
     Py_RETURN_NONE;
 }
 
+static PyObject *task_remove_done_callback(TaskObject *self, PyObject *callback)
+{
+    PyObject *callbacks = self->rare ? self->rare->callbacks : NULL;
+    PyObject *kept = callbacks ? PyList_New(0) : NULL;
+    if (callbacks == NULL) return PyLong_FromLong(0);
+    for (Py_ssize_t i = 0; kept != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *one = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        int equal = PyObject_RichCompareBool(one, callback, Py_EQ);
+        if (equal < 0 || (equal == 0 && PyList_Append(kept, one) < 0)) Py_CLEAR(kept);
+        Py_DECREF(one);
+    }
+    if (kept == NULL) return NULL;
+    Py_ssize_t removed = PyList_GET_SIZE(callbacks) - PyList_GET_SIZE(kept);
+    if (self->rare->callbacks == callbacks) Py_SETREF(self->rare->callbacks, kept); /* else it ended meanwhile */
+    else Py_DECREF(kept);
+    return PyLong_FromSsize_t(removed);
+}
+
+/* ---- cancelling it ---- */
+
+bool task_cancel(TaskObject *self, PyObject *reason)
+{
+    if (self->done) return false;
+    if (self->cancel_requested) return true;
+    if (reason != NULL && reason != Py_None) {
+        if (rare_of(self) == NULL) PyErr_Clear(); /* it is cancelled all the same */
+        else Py_XSETREF(self->rare->reason, Py_NewRef(reason));
+    }
+    self->cancel_requested = true;
+    if (!self->started) return true; /* it will not begin */
+    pg_store_release(&self->core.alarm, 1);
+    if (pg_task_wake(&self->core)) pg_sched_enqueue_last(&self->core);
+    return true;
+}
+
+static PyObject *task_cancel_method(TaskObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    Py_ssize_t used = 0;
+    PyObject *reason = count ? args[0] : keyword(args, count, keywords, "reason", &used);
+    if (count > 1 || check_keywords("cancel", keywords, used) < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "cancel() takes one reason at most");
+        return NULL;
+    }
+    return PyBool_FromLong(task_cancel(self, reason));
+}
+
+static bool is_of_group(TaskObject *task, void *group) { return task->live && task->group == group; }
+
+int task_cancel_group(PyObject *group, PyObject *reason)
+{
+    size_t count;
+    TaskObject **tasks = find_tasks(is_of_group, group, live, &count);
+    if (tasks == NULL) return -1;
+    for (size_t i = 0; i < count; i++) {
+        task_cancel(tasks[i], reason);
+        Py_DECREF(tasks[i]);
+    }
+    PyMem_Free(tasks);
+    return 0;
+}
+
 /* ---- looking at it ---- */
 
 static const char *state_of(TaskObject *self)
@@ -529,10 +622,9 @@ static const char *state_of(TaskObject *self)
 static PyObject *get_state(TaskObject *self, void *closure) { return PyUnicode_FromString(state_of(self)); }
 static PyObject *get_id(TaskObject *self, void *closure) { return PyLong_FromUnsignedLongLong(self->id); }
 static PyObject *task_done(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->done); }
-static PyObject *task_cancelled(TaskObject *self, PyObject *unused)
-{
-    return PyBool_FromLong(self->failed && self->done && PyErr_GivenExceptionMatches(self->payload, names.task_cancelled));
-}
+static PyObject *task_was_cancelled(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->cancelled); }
+
+static PyObject *get_failed(TaskObject *self, void *closure) { return PyBool_FromLong(self->done && self->failed); }
 
 static PyObject *get_name(TaskObject *self, void *closure)
 {
@@ -651,11 +743,18 @@ static PyMethodDef task_methods[] = {
                "timeout: seconds. Raises TimeoutError.")},
     {"done", (PyCFunction)task_done, METH_NOARGS,
      PyDoc_STR("done($self, /)\n--\n\nWhether the task has ended. Never waits.")},
-    {"cancelled", (PyCFunction)task_cancelled, METH_NOARGS,
-     PyDoc_STR("cancelled($self, /)\n--\n\nWhether the task ended by being cancelled. Never waits.")},
+    {"cancelled", (PyCFunction)task_was_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nWhether the task ended by being cancelled: Cancelled left it. Never waits.")},
     {"add_done_callback", (PyCFunction)task_add_done_callback, METH_O,
      PyDoc_STR("add_done_callback($self, fn, /)\n--\n\nCall fn(task) when the task has ended, in its place; at once if "
                "it has.\n\nAn exception of fn goes to sys.unraisablehook.")},
+    {"remove_done_callback", (PyCFunction)task_remove_done_callback, METH_O,
+     PyDoc_STR("remove_done_callback($self, fn, /)\n--\n\nTake callbacks equal to fn away again; returns how many. Those "
+               "already called are not counted.")},
+    {"cancel", CALL(task_cancel_method), FAST_KEYWORDS,
+     PyDoc_STR("cancel($self, /, reason=None)\n--\n\nAsk the task to end: its current wait, and every later one that would "
+               "have to wait, raises Cancelled(reason),\nexcept under shield(). A task that has not begun will not.\n\n"
+               "Returns False if it has ended already. Never waits; the first reason counts.")},
     {"frames", (PyCFunction)task_frames, METH_NOARGS,
      PyDoc_STR("frames($self, /)\n--\n\nThe task's Python frames, outermost first; [] unless it has started and not "
                "ended.")},
@@ -671,6 +770,7 @@ static PyGetSetDef task_getset[] = {
     {"name", (getter)get_name, (setter)set_name, "For people; Task-<id> unless given.", NULL},
     {"state", (getter)get_state, NULL, "'ready', 'running', 'waiting', 'blocked' (in a blocking call) or 'done'.", NULL},
     {"waiting_on", (getter)get_waiting_on, NULL, "None, or (reason, objects) of the current wait.", NULL},
+    {"_failed", (getter)get_failed, NULL, "Whether it has ended with an exception. Looking counts for nothing.", NULL},
     {"_waiting_since", (getter)get_waiting_since, NULL, "time.monotonic() of the current wait's start, or None.", NULL},
     {"_spawned_at", (getter)get_spawned_at, NULL, "(file name, line) of the spawn, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -701,19 +801,23 @@ PyTypeObject Task_Type = {
 
 /* ---- all of them ---- */
 
+TaskObject *task_from_core(pg_task *core)
+{
+    return core != NULL && core->run == task_run ? pg_container_of(core, TaskObject, core) : NULL;
+}
+
 TaskObject *task_current(void)
 {
     pg_fiber *fiber = pg_sched_fiber();
-    if (fiber == NULL || fiber->task == NULL || fiber->task->run != task_run) return NULL;
-    return pg_container_of(fiber->task, TaskObject, core);
+    return fiber ? task_from_core(fiber->task) : NULL;
 }
 
-static bool is_live(TaskObject *task) { return task->live; }
+static bool is_live(TaskObject *task, void *unused) { return task->live; }
 
 PyObject *task_list_all(void)
 {
     size_t count;
-    TaskObject **tasks = find_tasks(is_live, live, &count);
+    TaskObject **tasks = find_tasks(is_live, NULL, live, &count);
     PyObject *list = tasks ? PyList_New((Py_ssize_t)count) : NULL;
     for (size_t i = 0; i < count; i++) {
         if (list != NULL) PyList_SET_ITEM(list, (Py_ssize_t)i, (PyObject *)tasks[i]);

@@ -8,6 +8,7 @@ static PyObject *do_sleep(PyObject *module, PyObject *seconds)
     if (nanos_from(seconds, &nanos) < 0) return NULL;
     if (nanos == 0) {
         pg_sched_yield();
+        if (check_cancelled() < 0) return NULL;
         Py_RETURN_NONE;
     }
     note_wait(&info);

@@ -8,13 +8,14 @@ static PyObject *waitgroup_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     WaitGroupObject *self = PyObject_New(WaitGroupObject, &WaitGroup_Type);
     if (self == NULL) return NULL;
     pg_latch_init(&self->core, 0);
-    self->weakrefs = NULL;
+    self->on_failure = self->weakrefs = NULL;
     return (PyObject *)self;
 }
 
 static void waitgroup_dealloc(WaitGroupObject *self)
 {
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    Py_XDECREF(self->on_failure);
     PyObject_Free(self);
 }
 
@@ -93,6 +94,18 @@ static PyMethodDef waitgroup_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* For TaskGroup, which takes it away again when the group is over: a cycle through it is not seen by the collector. */
+static int set_on_failure(WaitGroupObject *self, PyObject *hook, void *closure)
+{
+    Py_XSETREF(self->on_failure, hook == NULL || hook == Py_None ? NULL : Py_NewRef(hook));
+    return 0;
+}
+
+static PyGetSetDef waitgroup_getset[] = {
+    {"_on_failure", NULL, (setter)set_on_failure, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyTypeObject WaitGroup_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pygo.WaitGroup",
     .tp_basicsize = sizeof(WaitGroupObject),
@@ -106,4 +119,5 @@ PyTypeObject WaitGroup_Type = {
     .tp_repr = (reprfunc)waitgroup_repr,
     .tp_weaklistoffset = offsetof(WaitGroupObject, weakrefs),
     .tp_methods = waitgroup_methods,
+    .tp_getset = waitgroup_getset,
 };

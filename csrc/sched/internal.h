@@ -28,6 +28,8 @@ typedef struct pg_thread {
     uint64_t random; /* owner only */
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
+    void *scopes;      /* likewise */
+    atomic_uint holders; /* the thread itself, and pg_sched_hold */
 } pg_thread;
 
 enum worker_sleep {

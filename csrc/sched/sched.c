@@ -16,7 +16,21 @@ static void thread_destroy(void *slot)
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
-    free(thread);
+    pg_sched_drop(&thread->stand_in);
+}
+
+static pg_thread *thread_of(pg_task *stand_in) { return pg_container_of(stand_in, pg_thread, stand_in); }
+
+void pg_sched_hold(pg_task *task)
+{
+    if (task->kind == PG_KIND_THREAD) pg_add_relaxed(&thread_of(task)->holders, 1);
+}
+
+void pg_sched_drop(pg_task *task)
+{
+    if (task->kind != PG_KIND_THREAD) return;
+    pg_thread *thread = thread_of(task);
+    if (atomic_fetch_sub_explicit(&thread->holders, 1, memory_order_acq_rel) == 1) free(thread);
 }
 
 static pg_thread *thread_of_caller(void)
@@ -27,6 +41,7 @@ static pg_thread *thread_of_caller(void)
     if (thread == NULL) return NULL;
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
+    pg_store_relaxed(&thread->holders, 1);
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
@@ -505,7 +520,7 @@ int pg_sched_park(pg_task *self, pg_nanos deadline)
         return deadline != PG_FOREVER && pg_now() >= deadline ? PG_ETIMEDOUT : PG_OK;
     }
     if (PG_LIKELY(self->kind == PG_KIND_FIBER)) return fiber_park(self->fiber, deadline);
-    return thread_park(pg_container_of(self, pg_thread, stand_in), deadline);
+    return thread_park(thread_of(self), deadline);
 }
 
 /* Done: then only the waker's last step is left, a few instructions, unless it has been preempted in between. */
@@ -519,9 +534,16 @@ static bool is_done(atomic_uchar *done)
     return true;
 }
 
+bool pg_sched_is_cancelled(pg_task *self)
+{
+    if (PG_LIKELY(pg_load_acquire(&self->alarm) == 0)) return false;
+    return pg_the_sched.hooks.is_cancelled != NULL && pg_the_sched.hooks.is_cancelled(self);
+}
+
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
 {
     while (!is_done(done)) {
+        if (PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
@@ -636,7 +658,13 @@ void pg_sched_nudge_main(void)
 pg_party **pg_sched_party(pg_task *task)
 {
     if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return &task->fiber->party;
-    return &pg_container_of(task, pg_thread, stand_in)->party;
+    return &thread_of(task)->party;
+}
+
+void **pg_sched_scopes(pg_task *task)
+{
+    if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return &task->fiber->scopes;
+    return &thread_of(task)->scopes;
 }
 
 unsigned long pg_sched_os_id(pg_fiber *fiber) { return fiber->worker->os_id; }

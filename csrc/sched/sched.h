@@ -63,6 +63,8 @@ typedef struct pg_hooks {
     void (*thread_enter)(void *token);
     /* On the main thread, inside again after pg_sched_park said PG_EINTERRUPTED: true gives the wait up. */
     bool (*thread_interrupted)(void);
+    /* The waiter itself, inside, when its alarm (objects/task.h) is set: true gives the wait up. */
+    bool (*is_cancelled)(pg_task *self);
     /* Is somebody inside the interpreter now? A hint to spin on. */
     bool (*is_busy)(void);
 } pg_hooks;
@@ -81,6 +83,7 @@ struct pg_fiber {
     pg_node all;        /* list of all fibers: sched.fiber_lock */
     pg_nanos parked_at; /* coarse time of the last park, for reports */
     pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
+    void *scopes;       /* of the layer above; NULL between tasks */
     const void *wait;   /* what the layer above says of the current wait, valid while parked */
     void *sanitizer;    /* ThreadSanitizer's name for this stack */
     pg_task tail;       /* stands for the task while what is left of it is cleaned up */
@@ -124,6 +127,13 @@ void pg_sched_detach_task(void);
 pg_task *pg_sched_self(void);
 /* Where the task, whose fiber it has, or the thread keeps what it waits with; for the waiter, and in a fork's child. */
 pg_party **pg_sched_party(pg_task *task);
+/* Where the layer above keeps its cancellation scopes, likewise. */
+void **pg_sched_scopes(pg_task *task);
+/* Keep a thread's stand-in in memory although the thread may end; of a task this does nothing. */
+void pg_sched_hold(pg_task *task);
+void pg_sched_drop(pg_task *task);
+/* Whether the caller, self, is to give a wait up: asks hooks.is_cancelled if the alarm is set. */
+bool pg_sched_is_cancelled(pg_task *self);
 /* The running task's fiber, or NULL outside of tasks. */
 pg_fiber *pg_sched_fiber(void);
 
@@ -134,7 +144,7 @@ int pg_sched_park(pg_task *self, pg_nanos deadline);
  * let go of the task and of the wait, which may be gone the next moment. */
 enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
 
-/* Park until *done, which the waker sets before it wakes. Any other outcome than PG_OK means: not done when last seen;
+/* Park until *done, which the waker sets before it wakes; PG_ECANCELED also when the alarm says so. Any other outcome than PG_OK means: not done when last seen;
  * the caller unlinks its waiter under the object's lock, and looks again there. */
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
 /* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */

@@ -15,7 +15,9 @@ enum { ARITY = 4, FIRST_CAPACITY = 64 };
 
 void pg_timers_init(pg_timers *timers)
 {
+    static atomic_uint epochs;
     pg_lock_init(&timers->lock);
+    timers->epoch = pg_add_relaxed(&epochs, 1) + 1;
     timers->heap = NULL;
     timers->count = timers->capacity = 0;
     pg_store_relaxed(&timers->next_deadline, PG_FOREVER);
@@ -120,8 +122,9 @@ int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *
         if (grow(timers, capacity) != PG_OK) return PG_ENOMEM;
         pg_lock_acquire(&timers->lock);
     }
-    pg_check(timer->slot == 0);
+    pg_check(timer->slot == 0 || timer->epoch != timers->epoch);
     timer->deadline = deadline;
+    timer->epoch = timers->epoch;
     sift_up(timers, timers->count++, timer);
     *earliest = timer->slot == 1;
     update_next(timers);
@@ -132,7 +135,7 @@ int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *
 bool pg_timer_stop(pg_timers *timers, pg_timer *timer)
 {
     pg_lock_acquire(&timers->lock);
-    bool pending = timer->slot != 0;
+    bool pending = timer->slot != 0 && timer->epoch == timers->epoch;
     if (pending) {
         remove_pending(timers, timer);
         update_next(timers);

@@ -16,6 +16,7 @@ typedef struct pg_task pg_task;
 typedef struct pg_timer {
     pg_nanos deadline;
     uint32_t slot; /* place in the heap + 1, 0 when not pending: lock */
+    uint32_t epoch; /* of the heap it is in: one that a fork's child has left behind does not count */
     /* Returns the task to make ready, or NULL. Called under the heap's lock. */
     pg_task *(*fire)(struct pg_timer *timer);
 } pg_timer;
@@ -24,6 +25,7 @@ typedef struct pg_timers {
     pg_lock lock;
     pg_timer **heap;                /* lock */
     uint32_t count, capacity;       /* lock */
+    uint32_t epoch;                 /* changes with pg_timers_init */
     _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
 } pg_timers;
 
