@@ -17,7 +17,9 @@ enum {
 };
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
-#define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept */
+/* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often. */
+#define PG_SIGNAL_SLICE (PG_SECOND / 20)
+#define PG_LONGEST_SLICE (2 * PG_SECOND)
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -29,6 +31,7 @@ typedef struct pg_thread {
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
     void *scopes;      /* likewise */
+    pg_nanos slice;    /* main only: until it looks for signals */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
 } pg_thread;
 

@@ -42,6 +42,7 @@ static pg_thread *thread_of_caller(void)
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&thread->holders, 1);
+    thread->slice = PG_SIGNAL_SLICE;
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
@@ -480,11 +481,14 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     while (is_waited_for(state) && outcome == PG_OK) {
         pg_nanos until = deadline;
         if (thread->is_main) {
-            pg_nanos slice = pg_now() + PG_SIGNAL_SLICE;
-            if (slice < until) until = slice;
+            pg_nanos look = pg_now() + thread->slice;
+            if (look < until) until = look;
         }
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
-        if (outcome == PG_ETIMEDOUT && until != deadline) outcome = PG_EINTERRUPTED;
+        if (outcome == PG_ETIMEDOUT && until != deadline) {
+            outcome = PG_EINTERRUPTED;
+            if (thread->slice < PG_LONGEST_SLICE) thread->slice *= 2;
+        }
     }
     if (outcome == PG_OK) return PG_OK;
     seen = PG_TASK_PARKED;
@@ -542,6 +546,7 @@ bool pg_sched_is_cancelled(pg_task *self)
 
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
 {
+    if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = PG_SIGNAL_SLICE;
     while (!is_done(done)) {
         if (PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
