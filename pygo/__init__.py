@@ -107,17 +107,20 @@ __all__ = [
 ]
 
 
-def _workers_from_environment() -> None:
-    text = _os.environ.get("PYGO_WORKERS")
-    if not text:
-        return
-    try:
-        runtime.set_workers(int(text))
-    except ValueError:
-        raise ImportError(f"PYGO_WORKERS must be a number from 1 to 256, not {text!r}") from None
+def _settings_from_environment() -> None:
+    if workers := _os.environ.get("PYGO_WORKERS"):
+        try:
+            runtime.set_workers(int(workers))
+        except ValueError:
+            raise ImportError(f"PYGO_WORKERS must be a number from 1 to 256, not {workers!r}") from None
+    if seed := _os.environ.get("PYGO_SEED"):
+        try:
+            _extension.set_seed(int(seed))
+        except ValueError:
+            raise ImportError(f"PYGO_SEED must be an integer, not {seed!r}") from None
 
 
-_workers_from_environment()
+_settings_from_environment()
 if _claim_process():
     _imports.install()
     _atexit.register(_at_exit)

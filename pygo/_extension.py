@@ -47,6 +47,7 @@ native = _load_native(_core.__file__)
 _lib: Any = _core.lib
 _ffi: Any = _core.ffi
 
+_seed: int | None = None
 _STATS_FIELDS: tuple[str, ...] = tuple(name for name, _ in _ffi.typeof("pygo_stats").fields)
 
 
@@ -79,6 +80,17 @@ def set_default_stack_size(size: int) -> None:
 
 def default_stack_size() -> int:
     return int(_lib.pygo_default_stack_size())
+
+
+def set_seed(seed: int | None) -> None:
+    """For tests: draw what the scheduler leaves to chance from `seed`; None: no more."""
+    global _seed
+    _lib.pygo_set_seed(seed is not None, (seed or 0) % 2**64)
+    _seed = seed
+
+
+def current_seed() -> int | None:
+    return _seed
 
 
 def inject_stale_wakes(every: int) -> None:

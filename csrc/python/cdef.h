@@ -15,5 +15,6 @@ int pygo_set_workers(int workers);
 int pygo_cpu_count(void);
 int pygo_set_default_stack_size(size_t size);
 size_t pygo_default_stack_size(void);
+void pygo_set_seed(int on, unsigned long long seed);
 void pygo_inject_stale_wakes(unsigned every);
 int pygo_has_portable_switch(void);

@@ -41,7 +41,9 @@ static PyObject *do_spawn(PyObject *module, PyObject *const *args, Py_ssize_t co
         return NULL;
     }
     TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
-    if (task != NULL) task_start(task);
+    if (task == NULL) return NULL;
+    task_start(task);
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded))) pg_sched_preempt_point();
     return (PyObject *)task;
 }
 

@@ -107,6 +107,7 @@ extern bool main_was_interrupted; /* main_interrupted said yes */
 static inline void after_success(void)
 {
     if (PG_UNLIKELY(main_was_interrupted)) raise_later();
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded))) pg_sched_preempt_point();
 }
 /* Raise `exception` (stolen) in the main thread, where SystemExit and KeyboardInterrupt of tasks belong. */
 void raise_in_main(PyObject *exception);

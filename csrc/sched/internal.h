@@ -27,7 +27,8 @@ typedef struct pg_thread {
     pg_worker *worker; /* NULL: not one of ours */
     bool is_main;
     pg_node link; /* in sched.threads: sched.lock */
-    uint64_t random; /* owner only */
+    uint64_t random;       /* owner only, as are the next two */
+    uint32_t stream, seed_epoch; /* which of all streams; the seed that `random` comes from */
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
     void *scopes;      /* likewise */
@@ -57,6 +58,7 @@ struct pg_worker {
     pg_fiber *entering; /* the fiber being switched to: how a new one learns who it is */
     enum worker_post post;
     uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
+    uint64_t victims;    /* random: where to begin stealing; apart, for how often it is asked depends on time */
     bool searching, give_turn;
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;
@@ -122,6 +124,8 @@ typedef struct pg_sched {
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
+    _Atomic uint64_t seed;       /* see pg_sched_set_seed */
+    atomic_uint seed_epoch;      /* counts its changes */
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
@@ -193,6 +197,10 @@ static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
 {
     return PG_LIKELY(task->stack_units == 0) || pg_stack_size(&fiber->stack) >= pg_task_stack_size(task);
 }
+
+/* The thread's next random number. */
+uint64_t pg_random_of(pg_thread *thread);
+static inline bool pg_is_seeded(void) { return PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded)); }
 
 static inline void pg_note_switch(void *sanitizer)
 {

@@ -35,6 +35,7 @@ void pg_sched_drop(pg_task *task)
 
 static pg_thread *thread_of_caller(void)
 {
+    static atomic_uint streams;
     pg_thread *thread = pg_tls_get();
     if (PG_LIKELY(thread != NULL)) return thread;
     thread = calloc(1, sizeof *thread);
@@ -42,6 +43,8 @@ static pg_thread *thread_of_caller(void)
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&thread->holders, 1);
+    thread->stream = PG_MAX_THREADS + pg_add_relaxed(&streams, 1);
+    thread->seed_epoch = UINT32_MAX; /* none yet */
     thread->slice = PG_SIGNAL_SLICE;
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
@@ -55,12 +58,42 @@ static pg_thread *thread_of_caller(void)
 
 uint64_t pg_sched_random(void)
 {
-    static _Atomic uint64_t streams;
     pg_thread *thread = thread_of_caller();
-    uint64_t fallback = pg_add_relaxed(&streams, 1);
-    if (thread == NULL) return pg_random_step(&fallback);
-    if (thread->random == 0) thread->random = fallback + 1;
+    uint64_t fallback = (uint64_t)pg_now();
+    return thread ? pg_random_of(thread) : pg_random_step(&fallback);
+}
+
+uint64_t pg_random_of(pg_thread *thread)
+{
+    pg_sched *sched = &pg_the_sched;
+    uint32_t epoch = pg_load_acquire(&sched->seed_epoch);
+    if (PG_UNLIKELY(thread->seed_epoch != epoch)) {
+        thread->seed_epoch = epoch;
+        thread->random = (pg_is_seeded() ? pg_load_relaxed(&sched->seed) : (uint64_t)pg_now()) + ((uint64_t)thread->stream << 32);
+    }
     return pg_random_step(&thread->random);
+}
+
+/* ---- chance, for tests ---- */
+
+atomic_bool pg_sched_is_seeded;
+
+void pg_sched_set_seed(bool on, uint64_t seed)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_lock_acquire(&sched->lock);
+    pg_store_relaxed(&sched->seed, seed);
+    pg_store_relaxed(&pg_sched_is_seeded, on);
+    pg_store_release(&sched->seed_epoch, pg_load_relaxed(&sched->seed_epoch) + 1); /* pairs with pg_random_of */
+    pg_lock_release(&sched->lock);
+}
+
+void pg_sched_preempt_point(void)
+{
+    enum { ONE_IN = 8 };
+    if (PG_LIKELY(!pg_is_seeded())) return;
+    pg_worker *worker = pg_worker_of_thread();
+    if (worker != NULL && worker->current != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) pg_sched_yield();
 }
 
 pg_fiber *pg_sched_fiber(void)
@@ -107,6 +140,11 @@ void pg_queue_here_or_shared(pg_worker *worker, pg_task *task)
 /* Run `task` next, and what was to be next before it at the end of the queue. */
 static void queue_next(pg_worker *worker, pg_task *task)
 {
+    enum { ONE_IN = 4 };
+    if (pg_is_seeded() && pg_random_of(&worker->thread) % ONE_IN == 0) {
+        pg_queue_here_or_shared(worker, task);
+        return;
+    }
     pg_task *bumped = pg_exchange_acqrel(&worker->run_next, task);
     if (bumped != NULL) pg_runq_push(&worker->queue, bumped, &pg_the_sched.inject);
     if (!pg_the_sched.exclusive) pg_wake_if_free();
@@ -222,6 +260,7 @@ static pg_task *poll_shared(pg_worker *worker)
 
 static pg_task *pick_candidate(pg_worker *worker)
 {
+    enum { ONE_IN = 4 };
     pg_task *task = take_inbox(worker);
     if (PG_UNLIKELY(task != NULL)) return task;
     if (PG_UNLIKELY(worker->pinned_task != NULL)) return NULL;
@@ -232,6 +271,10 @@ static pg_task *pick_candidate(pg_worker *worker)
     }
     worker->next_streak = 0;
     task = pg_runq_pop(&worker->queue);
+    if (pg_is_seeded() && task != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) {
+        pg_runq_push(&worker->queue, task, &pg_the_sched.inject); /* another first; with no other, this one */
+        task = pg_runq_pop(&worker->queue);
+    }
     return task != NULL ? task : take_shared(worker, PG_RUNQ_SIZE / 2);
 }
 

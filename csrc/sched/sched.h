@@ -147,6 +147,11 @@ enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
 /* Park until *done, which the waker sets before it wakes; PG_ECANCELED also when the alarm says so. Any other outcome than PG_OK means: not done when last seen;
  * the caller unlinks its waiter under the object's lock, and looks again there. */
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
+/* For tests: with a seed, everything the scheduler leaves to chance is drawn from it, a task is now and then put behind
+ * others, and pg_sched_preempt_point yields now and then. Off: everything as usual again. */
+void pg_sched_set_seed(bool on, uint64_t seed);
+extern atomic_bool pg_sched_is_seeded;
+void pg_sched_preempt_point(void);
 /* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */
 void pg_sched_inject_stale_wakes(unsigned every);
 void pg_sched_yield(void);
