@@ -16,4 +16,6 @@ int pygo_cpu_count(void);
 int pygo_set_default_stack_size(size_t size);
 size_t pygo_default_stack_size(void);
 void pygo_inject_stale_wakes(unsigned every);
+void pygo_set_signal_slice(int64_t nanos);
+void pygo_outside_add(int change);
 int pygo_has_portable_switch(void);

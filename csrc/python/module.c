@@ -27,6 +27,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_leave = thread_leave,
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,
+        .thread_stuck = main_stuck,
         .is_busy = interp_is_busy,
     };
 }
@@ -217,15 +218,18 @@ static int take(PyObject **slot, PyObject *module, const char *name)
 static int take_names(void)
 {
     PyObject *errors = PyImport_ImportModule("pygo._errors"), *threading = PyImport_ImportModule("threading");
+    PyObject *deadlock = PyImport_ImportModule("pygo._deadlock");
     int failed = take(&names.error, errors, "Error") || take(&names.channel_closed, errors, "ChannelClosed") ||
                  take(&names.task_cancelled, errors, "TaskCancelled") || take(&names.task_exit, errors, "TaskExit") ||
                  take(&names.selected, errors, "Selected") || take(&names.waiting_on, errors, "WaitingOn") ||
-                 take(&names.threading, threading, "__dict__");
+                 take(&names.threading, threading, "__dict__") ||
+                 take(&names.deadlock_error, deadlock, "deadlock_error");
     names.pygo = PyUnicode_InternFromString("pygo");
     names.trace_hook = PyUnicode_InternFromString("_trace_hook");
     names.profile_hook = PyUnicode_InternFromString("_profile_hook");
     Py_XDECREF(errors);
     Py_XDECREF(threading);
+    Py_XDECREF(deadlock);
     return failed || names.pygo == NULL || names.trace_hook == NULL || names.profile_hook == NULL ? -1 : 0;
 }
 

@@ -84,6 +84,7 @@ typedef struct py_names {
     PyObject *error, *channel_closed, *task_cancelled, *task_exit;
     PyObject *selected, *waiting_on; /* named tuple types */
     PyObject *threading;             /* its dict */
+    PyObject *deadlock_error;        /* function */
     PyObject *pygo, *trace_hook, *profile_hook; /* interned strings */
 } py_names;
 extern py_names names;
@@ -109,6 +110,8 @@ void raise_in_main(PyObject *exception);
 /* The caller is about to raise `exception`; if that is the main thread, it need not get it again. */
 void not_again_in_main(PyObject *exception);
 bool main_interrupted(void);
+/* The main thread waits, and nothing that the scheduler knows of can wake it. */
+bool main_stuck(void);
 /* Keyword arguments of vectorcall functions: looks `name` up; found ones are counted in *used. */
 PyObject *keyword(PyObject *const *args, Py_ssize_t positional, PyObject *keywords, const char *name,
                   Py_ssize_t *used);

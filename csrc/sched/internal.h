@@ -17,7 +17,7 @@ enum {
 };
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
-#define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept */
+#define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept, and for deadlock */
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -28,6 +28,7 @@ typedef struct pg_thread {
     uint64_t random; /* owner only */
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
+    atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */
 } pg_thread;
 
 enum worker_sleep {
@@ -116,10 +117,16 @@ typedef struct pg_sched {
 
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
+    atomic_uint monitor_round; /* odd while it may be moving tasks */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
+
+    /* deadlock.c */
+    atomic_int outside;       /* see pg_sched_outside_add */
+    atomic_uint thread_parks; /* sleeps of ordinary threads without a deadline */
+    _Atomic pg_nanos signal_slice; /* how long main sleeps at a time */
 } pg_sched;
 
 extern pg_sched pg_the_sched;
@@ -164,6 +171,10 @@ void pg_settle_previous(pg_worker *worker);               /* publish what was le
 _Noreturn void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber);
 void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's own stack, until it is switched back to */
 size_t pg_expire_timers(pg_nanos now);
+
+/* deadlock.c */
+bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
+bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
 
 /* monitor.c */
 void pg_monitor_wake(void);

@@ -124,6 +124,8 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_task *task))
     pg_store_relaxed(&sched->timekeeper, NULL);
     sched->monitor_started = false;
     pg_store_relaxed(&sched->monitor_word, 1);
+    pg_store_relaxed(&sched->monitor_round, 0);
+    pg_store_relaxed(&sched->outside, 0); /* pollers and helper threads are gone */
     pg_thread *thread = pg_tls_get();
     if (thread != NULL && self == NULL) {
         thread->is_main = sched->hooks.thread_interrupted != NULL;

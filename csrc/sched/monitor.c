@@ -50,6 +50,10 @@ static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
     if (pg_work_visible() || pg_load_relaxed(&pg_the_sched.turns) > 0) pg_take_permit_away(worker);
 }
 
+/* While tasks are in its hands and in no queue, nobody may conclude that there are none: see deadlock.c. */
+static void begin_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
+static void end_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
+
 static look look_at_all(pg_nanos now)
 {
     pg_sched *sched = &pg_the_sched;
@@ -78,7 +82,10 @@ static void sleep_until_permit(pg_nanos limit)
     pg_sched *sched = &pg_the_sched;
     pg_store_seqcst(&sched->monitor_word, 0);
     /* A permit taken before the store was taken by somebody who saw us awake: look once more. */
-    if (!look_at_all(pg_now()).holders)
+    begin_round();
+    look seen = look_at_all(pg_now());
+    end_round();
+    if (!seen.holders)
         (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
     pg_store_seqcst(&sched->monitor_word, 1);
 }
@@ -112,6 +119,7 @@ static void monitor_main(void *unused)
     (void)unused;
     for (;;) {
         pg_nanos now = pg_now();
+        begin_round();
         pg_expire_timers(now);
         look seen = look_at_all(now);
         retry_starved(now, &retried);
@@ -120,6 +128,7 @@ static void monitor_main(void *unused)
             pg_fibers_scavenge();
             scavenged = now;
         }
+        end_round();
         if (seen.holders) {
             quiet = 0;
             if (seen.outside) interval = LOOK_FAST;

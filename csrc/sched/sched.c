@@ -454,6 +454,8 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     atomic_uint *state = &thread->stand_in.state;
     unsigned seen = PG_TASK_ACTIVE;
     int outcome = PG_OK;
+    pg_store_relaxed(&thread->for_ever, deadline == PG_FOREVER);
+    if (deadline == PG_FOREVER) pg_add_seqcst(&pg_the_sched.thread_parks, 1); /* before it is seen parked: deadlock.c */
     if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) {
         pg_check(pg_task_take_notification(&thread->stand_in));
         return PG_OK;
@@ -465,7 +467,7 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     while (is_waited_for(state) && outcome == PG_OK) {
         pg_nanos until = deadline;
         if (thread->is_main) {
-            pg_nanos slice = pg_now() + PG_SIGNAL_SLICE;
+            pg_nanos slice = pg_now() + pg_load_relaxed(&pg_the_sched.signal_slice);
             if (slice < until) until = slice;
         }
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
@@ -519,12 +521,30 @@ static bool is_done(atomic_uchar *done)
     return true;
 }
 
+/* Main, inside the interpreter, in a wait without a deadline: whether to give it up because nobody can end it. The full
+ * look costs a system call or three, so a wait that stays quiet makes it ever more seldom. */
+static bool gives_up_stuck(atomic_uchar *done, unsigned *quiet)
+{
+    enum { SELDOM = 16 };
+    int harmless;
+    if (pg_the_sched.hooks.thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
+        *quiet = 0;
+        return false;
+    }
+    ++*quiet;
+    bool look = (*quiet & (*quiet - 1)) == 0 || *quiet % SELDOM == 0;
+    return look && pg_nobody_wakes_main() && !is_done(done) && pg_the_sched.hooks.thread_stuck();
+}
+
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
 {
+    unsigned quiet = 0; /* looks in a row at which all was quiet */
     while (!is_done(done)) {
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
-        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
+        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
+            (deadline != PG_FOREVER || !gives_up_stuck(done, &quiet)))
+            continue;
         if (outcome != PG_OK) return outcome;
     }
     return PG_OK;
@@ -536,8 +556,14 @@ int pg_sched_sleep_until(pg_nanos deadline)
     pg_task *self = pg_sched_self();
     if (self == NULL) return PG_ENOMEM;
     atomic_init(&never, PG_WAIT_OPEN);
+    if (deadline == PG_FOREVER) deadline--; /* whoever sleeps waits for nobody: it has an end, however far */
     int outcome = pg_sched_park_until(self, &never, deadline);
     return outcome == PG_ETIMEDOUT ? PG_OK : outcome;
+}
+
+void pg_sched_set_signal_slice(pg_nanos slice)
+{
+    pg_store_relaxed(&pg_the_sched.signal_slice, slice > 0 ? slice : PG_SIGNAL_SLICE);
 }
 
 /* ---- timers of the layer above ---- */
@@ -602,6 +628,7 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_inject_init(&sched->no_stack);
     pg_timers_init(&sched->timers);
     pg_store_relaxed(&sched->coarse_now, pg_now());
+    pg_sched_set_signal_slice(0);
     pg_tls_on_thread_exit(thread_destroy);
     return PG_OK;
 }

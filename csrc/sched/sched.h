@@ -63,6 +63,8 @@ typedef struct pg_hooks {
     void (*thread_enter)(void *token);
     /* On the main thread, inside again after pg_sched_park said PG_EINTERRUPTED: true gives the wait up. */
     bool (*thread_interrupted)(void);
+    /* Likewise, when nothing the scheduler knows of can end the main thread's wait: true gives it up. */
+    bool (*thread_stuck)(void);
     /* Is somebody inside the interpreter now? A hint to spin on. */
     bool (*is_busy)(void);
 } pg_hooks;
@@ -144,6 +146,13 @@ int pg_sched_sleep_until(pg_nanos deadline);
 /* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */
 int pg_sched_pin(void);
 int pg_sched_unpin(void);
+
+/* Whoever can make tasks or threads ready and is neither a task, a timer nor a thread that the scheduler sees awake (a
+ * poller that sleeps until a descriptor is ready, a helper thread with a job under way) raises this count first and
+ * lowers it after the wake; while it is above zero nobody is deadlocked. Any thread. */
+void pg_sched_outside_add(int change);
+/* For tests: how long the main thread sleeps before it looks around, instead of a tenth of a second; 0 resets it. */
+void pg_sched_set_signal_slice(pg_nanos slice);
 
 /* Timers of the layer above: on expiry, fire() names a task to enqueue. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
