@@ -173,6 +173,13 @@ static PyObject *do_get_ident(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(ident);
 }
 
+static PyObject *do_stack_of_thread(PyObject *module, PyObject *ident)
+{
+    unsigned long number = PyLong_AsUnsignedLong(ident);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) return NULL;
+    return task_stack_of_thread(number);
+}
+
 #define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
 
@@ -202,6 +209,8 @@ static PyMethodDef task_functions[] = {
     {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
     {"_claim_process", do_claim_process, METH_NOARGS,
      PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
+    {"_stack_of_thread", do_stack_of_thread, METH_O,
+     PyDoc_STR("_stack_of_thread(ident, /)\n--\n\nAn ordinary thread's stack as Task._snapshot() gives it.")},
     {"_get_ident", do_get_ident, METH_NOARGS,
      PyDoc_STR("_get_ident()\n--\n\nLike threading.get_ident(), but a task has one of its own.")},
     {NULL, NULL, 0, NULL},

@@ -134,6 +134,8 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
 PyObject *task_list_all(void);
+/* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
+PyObject *task_stack_of_thread(unsigned long ident);
 void task_report_unretrieved(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
 size_t task_live_count(void);
