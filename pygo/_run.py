@@ -1,4 +1,4 @@
-"""``python -m pygo --dump-on SIGNAL script.py ARG...``: a program run as Python itself would, with a dump on a signal."""
+"""``python -m pygo --dump-on SIGNAL script.py ARG...``: runs a program as Python itself would."""
 
 from __future__ import annotations
 

@@ -133,8 +133,8 @@ _deadlock.harmless_handlers.append(_dump_at_signal)
 def dump_on(signum: int) -> None:
     """Print a dump to stderr whenever the process gets the signal, whatever the main thread does; the program goes on.
 
-    signum: a signal of the `signal` module, such as `signal.SIGQUIT` (Ctrl-\\ in a terminal). Replaces its handler. To be
-    called in the main thread, where Python runs handlers; raises ValueError elsewhere, OSError for a signal that cannot be
-    caught. A main thread inside a C call that holds the GIL handles the signal when that call returns.
+    signum: a signal of the `signal` module, such as `signal.SIGQUIT` (Ctrl-\\ in a terminal). Replaces its handler. To
+    be called in the main thread, where Python runs handlers; raises ValueError elsewhere, OSError for a signal that
+    cannot be caught. A main thread inside a C call that holds the GIL handles the signal when that call returns.
     """
     signal.signal(signum, _dump_at_signal)

@@ -218,7 +218,7 @@ def test_a_hundred_thousand_tasks() -> None:
 
 WAITS = {
     "waits in pygo": "ch.recv()",
-    "waits in a lock": "import threading; threading.Lock().acquire(); lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "waits in a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
     "sleeps": "time.sleep(60)",
     "computes": "while True: pass",
     "computes in a task": "pygo.spawn(exec, 'while True: pass', {}).join()",
