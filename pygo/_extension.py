@@ -99,6 +99,16 @@ def outside_add(change: int) -> None:
     _lib.pygo_outside_add(change)
 
 
+def set_watchdog(seconds: float) -> None:
+    """Report tasks that stay so long without a scheduling point; 0 turns it off."""
+    _lib.pygo_set_watchdog(int(seconds * 1e9))
+
+
+def set_trace(seconds: float) -> None:
+    """Write a line on the scheduler to stderr every so often; 0 turns it off."""
+    _lib.pygo_set_trace(int(seconds * 1e9))
+
+
 def has_portable_switch() -> bool:
     """Whether the core was built with the portable switch, whose saved contexts are larger."""
     return bool(_lib.pygo_has_portable_switch())

@@ -9,10 +9,10 @@ import sys
 from types import FrameType
 from typing import NamedTuple, TextIO
 
-from pygo import _deadlock, _extension, _report
+from pygo import _deadlock, _extension, _report, _watchdog
 from pygo._native import all_tasks
 
-__all__ = ["Stats", "dump", "dump_on", "set_default_stack_size", "set_workers", "stats", "workers"]
+__all__ = ["Stats", "dump", "dump_on", "set_default_stack_size", "set_workers", "stats", "watchdog", "workers"]
 
 
 class Stats(NamedTuple):
@@ -125,6 +125,20 @@ def _dump_at_signal(number: int, frame: FrameType | None) -> None:
         return
     with contextlib.suppress(OSError), open(descriptor, "w", errors="backslashreplace", closefd=False) as out:
         dump(out)
+
+
+def watchdog(seconds: float | None) -> None:
+    """Name on stderr each task that keeps its thread in one call for longer than that, with its stack, once per stay.
+
+    seconds: None or 0 turns it off, as it is at the start unless the environment has PYGO_WATCHDOG=seconds. A stay is
+    the time between two scheduling points (waits in pygo, `yield_now`): a blocking call or a computation. Stays are
+    measured to a tenth of a second. Where a call holds the GIL all the time, the report comes when it has ended. Raises
+    ValueError for a negative time. Never waits.
+    """
+    limit = 0.0 if seconds is None else float(seconds)
+    if not 0 <= limit < 1e9:
+        raise ValueError(f"the watchdog needs a non-negative number of seconds, not {seconds!r}")
+    _watchdog.set_limit(limit)
 
 
 _deadlock.harmless_handlers.append(_dump_at_signal)

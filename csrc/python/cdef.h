@@ -18,4 +18,6 @@ size_t pygo_default_stack_size(void);
 void pygo_inject_stale_wakes(unsigned every);
 void pygo_set_signal_slice(int64_t nanos);
 void pygo_outside_add(int change);
+int pygo_set_watchdog(int64_t nanos);
+void pygo_set_trace(int64_t nanos);
 int pygo_has_portable_switch(void);

@@ -173,6 +173,21 @@ static PyObject *do_get_ident(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(ident);
 }
 
+static PyObject *do_wait_overdue(PyObject *module, PyObject *unused)
+{
+    if (pg_sched_wait_overdue() == PG_OK) Py_RETURN_NONE;
+    PyErr_SetString(PyExc_RuntimeError, "only an ordinary thread can wait for reports");
+    return NULL;
+}
+
+static PyObject *do_next_overdue(PyObject *module, PyObject *unused)
+{
+    pg_overdue found;
+    if (!pg_sched_next_overdue(&found)) Py_RETURN_NONE;
+    PyObject *task = (PyObject *)task_from_core(found.task);
+    return Py_BuildValue("(Odk)", task ? task : Py_None, (double)(pg_now() - found.since) / 1e9, found.os_id);
+}
+
 static PyObject *do_stack_of_thread(PyObject *module, PyObject *ident)
 {
     unsigned long number = PyLong_AsUnsignedLong(ident);
@@ -209,6 +224,11 @@ static PyMethodDef task_functions[] = {
     {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
     {"_claim_process", do_claim_process, METH_NOARGS,
      PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
+    {"_wait_overdue", do_wait_overdue, METH_NOARGS,
+     PyDoc_STR("_wait_overdue()\n--\n\nFor the watchdog's thread: wait until _next_overdue() may have something.")},
+    {"_next_overdue", do_next_overdue, METH_NOARGS,
+     PyDoc_STR("_next_overdue()\n--\n\n(task, seconds, native thread id) of a stay in one call, or None; the task is None "
+               "when it has left the call.")},
     {"_stack_of_thread", do_stack_of_thread, METH_O,
      PyDoc_STR("_stack_of_thread(ident, /)\n--\n\nAn ordinary thread's stack as Task._snapshot() gives it.")},
     {"_get_ident", do_get_ident, METH_NOARGS,

@@ -133,6 +133,8 @@ void task_setup(void); /* once, before the first */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
+/* The object around the record: borrowed, NULL for tasks that are none of Python's. */
+TaskObject *task_from_core(pg_task *core);
 PyObject *task_list_all(void);
 /* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
 PyObject *task_stack_of_thread(unsigned long ident);

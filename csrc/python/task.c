@@ -775,11 +775,15 @@ PyTypeObject Task_Type = {
 
 /* ---- all of them ---- */
 
+TaskObject *task_from_core(pg_task *core)
+{
+    return core != NULL && core->run == task_run ? pg_container_of(core, TaskObject, core) : NULL;
+}
+
 TaskObject *task_current(void)
 {
     pg_fiber *fiber = pg_sched_fiber();
-    if (fiber == NULL || fiber->task == NULL || fiber->task->run != task_run) return NULL;
-    return pg_container_of(fiber->task, TaskObject, core);
+    return fiber ? task_from_core(fiber->task) : NULL;
 }
 
 static bool is_live(TaskObject *task) { return task->live; }

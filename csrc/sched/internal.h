@@ -75,6 +75,12 @@ struct pg_worker {
     /* monitor only */
     uint32_t seen_tick, seen_outside;
     pg_nanos seen_since;
+    uint32_t barked_at; /* the tick of the last report */
+
+    /* watch.c */
+    atomic_bool overdue; /* the monitor reports a stay of the two below: set last, taken back by the watcher */
+    atomic_uint overdue_tick;
+    _Atomic pg_nanos overdue_since;
 
     /* statistics: owner writes, anyone reads */
     _Atomic uint64_t spawned, finished, switches, steals, parks, fresh_starts;
@@ -122,6 +128,13 @@ typedef struct pg_sched {
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
+
+    /* watch.c */
+    _Atomic pg_nanos watchdog;       /* longest stay of a task without a scheduling point; 0: off */
+    _Atomic(pg_thread *) watcher;    /* the thread to tell; never freed once it was one */
+    atomic_bool overdue;             /* some worker's is set */
+    _Atomic pg_nanos trace_interval; /* 0: off */
+    pg_nanos trace_next, started_at; /* monitor; set before publish */
 
     /* deadlock.c */
     atomic_int outside;       /* see pg_sched_outside_add */
@@ -175,6 +188,10 @@ size_t pg_expire_timers(pg_nanos now);
 /* deadlock.c */
 bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
 bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
+
+/* watch.c */
+void pg_watch_worker(pg_worker *worker, pg_nanos now); /* for the monitor, after it has noted the worker's tick */
+void pg_trace(pg_nanos now);                           /* likewise */
 
 /* monitor.c */
 void pg_monitor_wake(void);

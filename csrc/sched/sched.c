@@ -16,6 +16,7 @@ static void thread_destroy(void *slot)
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
+    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* the monitor may be about to wake it */
     free(thread);
 }
 
@@ -629,6 +630,7 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_timers_init(&sched->timers);
     pg_store_relaxed(&sched->coarse_now, pg_now());
     pg_sched_set_signal_slice(0);
+    sched->started_at = pg_now();
     pg_tls_on_thread_exit(thread_destroy);
     return PG_OK;
 }

@@ -158,6 +158,20 @@ void pg_sched_set_signal_slice(pg_nanos slice);
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
 
+/* The watchdog: report tasks that run for `limit` without a scheduling point, once each time; 0 turns it off. */
+int pg_sched_set_watchdog(pg_nanos limit);
+/* For the one thread that reports: wait until there is something, then take it. `task` is what the worker carries, NULL
+ * when it has left the call meanwhile; valid only as long as the caller stays inside the interpreter. */
+int pg_sched_wait_overdue(void);
+typedef struct pg_overdue {
+    pg_task *task;
+    pg_nanos since;
+    unsigned long os_id;
+} pg_overdue;
+bool pg_sched_next_overdue(pg_overdue *found);
+/* Write a line on the scheduler to stderr every so often; 0 turns it off. */
+void pg_sched_set_trace(pg_nanos interval);
+
 /* Pseudo-random, a stream per OS thread; not for secrets. */
 uint64_t pg_sched_random(void);
 /* A recent time without reading the clock, off by a few milliseconds at most while tasks run. */
