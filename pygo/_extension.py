@@ -98,6 +98,29 @@ def inject_stale_wakes(every: int) -> None:
     _lib.pygo_inject_stale_wakes(every)
 
 
+def set_signal_slice(seconds: float) -> None:
+    """For tests: how long a waiting main thread sleeps between looks at signals and for deadlock; 0 resets it."""
+    _lib.pygo_set_signal_slice(int(seconds * 1e9))
+
+
+def outside_add(change: int) -> None:
+    """Raise (or lower again) the number of those who can wake tasks and whom the scheduler does not see.
+
+    While it is above zero no deadlock is reported. For pollers and executors; threads that run are seen anyway.
+    """
+    _lib.pygo_outside_add(change)
+
+
+def set_watchdog(seconds: float) -> None:
+    """Report tasks that stay so long without a scheduling point; 0 turns it off."""
+    _lib.pygo_set_watchdog(int(seconds * 1e9))
+
+
+def set_trace(seconds: float) -> None:
+    """Write a line on the scheduler to stderr every so often; 0 turns it off."""
+    _lib.pygo_set_trace(int(seconds * 1e9))
+
+
 def has_portable_switch() -> bool:
     """Whether the core was built with the portable switch, whose saved contexts are larger."""
     return bool(_lib.pygo_has_portable_switch())

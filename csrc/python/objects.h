@@ -88,6 +88,7 @@ typedef struct py_names {
     PyObject *error, *channel_closed, *cancelled, *task_cancelled, *task_exit;
     PyObject *selected, *waiting_on; /* named tuple types */
     PyObject *threading;             /* its dict */
+    PyObject *deadlock_error;        /* function */
     PyObject *pygo, *trace_hook, *profile_hook; /* interned strings */
 } py_names;
 extern py_names names;
@@ -114,6 +115,8 @@ void raise_in_main(PyObject *exception);
 /* The caller is about to raise `exception`; if that is the main thread, it need not get it again. */
 void not_again_in_main(PyObject *exception);
 bool main_interrupted(void);
+/* The main thread waits, and nothing that the scheduler knows of can wake it. */
+bool main_stuck(void);
 /* Keyword arguments of vectorcall functions: looks `name` up; found ones are counted in *used. */
 PyObject *keyword(PyObject *const *args, Py_ssize_t positional, PyObject *keywords, const char *name,
                   Py_ssize_t *used);
@@ -135,7 +138,11 @@ void task_setup(void); /* once, before the first */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
+/* The object around the record: borrowed, NULL for tasks that are none of Python's. */
+TaskObject *task_from_core(pg_task *core);
 PyObject *task_list_all(void);
+/* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
+PyObject *task_stack_of_thread(unsigned long ident);
 void task_report_unretrieved(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
 size_t task_live_count(void);

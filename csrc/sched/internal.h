@@ -17,9 +17,9 @@ enum {
 };
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
-/* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often. */
+/* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often; for
+ * deadlock, too. */
 #define PG_SIGNAL_SLICE (PG_SECOND / 20)
-#define PG_LONGEST_SLICE (2 * PG_SECOND)
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -34,6 +34,7 @@ typedef struct pg_thread {
     void *scopes;      /* likewise */
     pg_nanos slice;    /* main only: until it looks for signals */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
+    atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */
 } pg_thread;
 
 enum worker_sleep {
@@ -81,6 +82,12 @@ struct pg_worker {
     /* monitor only */
     uint32_t seen_tick, seen_outside;
     pg_nanos seen_since;
+    uint32_t barked_at; /* the tick of the last report */
+
+    /* watch.c */
+    atomic_bool overdue; /* the monitor reports a stay of the two below: set last, taken back by the watcher */
+    atomic_uint overdue_tick;
+    _Atomic pg_nanos overdue_since;
 
     /* statistics: owner writes, anyone reads */
     _Atomic uint64_t spawned, finished, switches, steals, parks, fresh_starts;
@@ -123,12 +130,25 @@ typedef struct pg_sched {
 
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
+    atomic_uint monitor_round; /* odd while it may be moving tasks */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
     _Atomic uint64_t seed;       /* see pg_sched_set_seed */
     atomic_uint seed_epoch;      /* counts its changes */
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
+
+    /* watch.c */
+    _Atomic pg_nanos watchdog;       /* longest stay of a task without a scheduling point; 0: off */
+    _Atomic(pg_thread *) watcher;    /* the thread to tell; never freed once it was one */
+    atomic_bool overdue;             /* some worker's is set */
+    _Atomic pg_nanos trace_interval; /* 0: off */
+    pg_nanos trace_next, started_at; /* monitor; set before publish */
+
+    /* deadlock.c */
+    atomic_int outside;       /* see pg_sched_outside_add */
+    atomic_uint thread_parks; /* sleeps of ordinary threads without a deadline */
+    _Atomic pg_nanos signal_slice; /* how long main sleeps at a time */
 } pg_sched;
 
 extern pg_sched pg_the_sched;
@@ -173,6 +193,14 @@ void pg_settle_previous(pg_worker *worker);               /* publish what was le
 _Noreturn void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber);
 void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's own stack, until it is switched back to */
 size_t pg_expire_timers(pg_nanos now);
+
+/* deadlock.c */
+bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
+bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
+
+/* watch.c */
+void pg_watch_worker(pg_worker *worker, pg_nanos now); /* for the monitor, after it has noted the worker's tick */
+void pg_trace(pg_nanos now);                           /* likewise */
 
 /* monitor.c */
 void pg_monitor_wake(void);

@@ -16,6 +16,7 @@ static void thread_destroy(void *slot)
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
+    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* the monitor may be about to wake it */
     pg_sched_drop(&thread->stand_in);
 }
 
@@ -45,7 +46,6 @@ static pg_thread *thread_of_caller(void)
     pg_store_relaxed(&thread->holders, 1);
     thread->stream = PG_MAX_THREADS + pg_add_relaxed(&streams, 1);
     thread->seed_epoch = UINT32_MAX; /* none yet */
-    thread->slice = PG_SIGNAL_SLICE;
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
@@ -510,9 +510,12 @@ static bool is_waited_for(atomic_uint *state)
 
 static int thread_sleep(pg_thread *thread, pg_nanos deadline)
 {
+    enum { SLICES = 32 }; /* so much longer at most than the first */
     atomic_uint *state = &thread->stand_in.state;
     unsigned seen = PG_TASK_ACTIVE;
     int outcome = PG_OK;
+    pg_store_relaxed(&thread->for_ever, deadline == PG_FOREVER);
+    if (deadline == PG_FOREVER) pg_add_seqcst(&pg_the_sched.thread_parks, 1); /* before it is seen parked: deadlock.c */
     if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) {
         pg_check(pg_task_take_notification(&thread->stand_in));
         return PG_OK;
@@ -530,7 +533,7 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
         if (outcome == PG_ETIMEDOUT && until != deadline) {
             outcome = PG_EINTERRUPTED;
-            if (thread->slice < PG_LONGEST_SLICE) thread->slice *= 2;
+            if (thread->slice < SLICES * pg_load_relaxed(&pg_the_sched.signal_slice)) thread->slice *= 2;
         }
     }
     if (outcome == PG_OK) return PG_OK;
@@ -587,14 +590,33 @@ bool pg_sched_is_cancelled(pg_task *self)
     return pg_the_sched.hooks.is_cancelled != NULL && pg_the_sched.hooks.is_cancelled(self);
 }
 
+/* Main, inside the interpreter, in a wait without a deadline: whether to give it up because nobody can end it. The full
+ * look costs a system call or three, so a wait that stays quiet makes it ever more seldom. */
+static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
+{
+    enum { SELDOM = 16 };
+    int harmless;
+    if (pg_the_sched.hooks.thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
+        *quiet = 0;
+        return false;
+    }
+    ++*quiet;
+    bool look = (*quiet & (*quiet - 1)) == 0 || *quiet % SELDOM == 0;
+    if (!look || !pg_nobody_wakes_main() || is_done(done) || pg_load_acquire(&self->alarm)) return false;
+    return pg_the_sched.hooks.thread_stuck();
+}
+
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
 {
-    if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = PG_SIGNAL_SLICE;
+    unsigned quiet = 0; /* looks in a row at which all was quiet */
+    if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
         if (PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
-        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
+        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
+            (deadline != PG_FOREVER || !gives_up_stuck(self, done, &quiet)))
+            continue;
         if (outcome != PG_OK) return outcome;
     }
     return PG_OK;
@@ -606,8 +628,14 @@ int pg_sched_sleep_until(pg_nanos deadline)
     pg_task *self = pg_sched_self();
     if (self == NULL) return PG_ENOMEM;
     atomic_init(&never, PG_WAIT_OPEN);
+    if (deadline == PG_FOREVER) deadline--; /* whoever sleeps waits for nobody: it has an end, however far */
     int outcome = pg_sched_park_until(self, &never, deadline);
     return outcome == PG_ETIMEDOUT ? PG_OK : outcome;
+}
+
+void pg_sched_set_signal_slice(pg_nanos slice)
+{
+    pg_store_relaxed(&pg_the_sched.signal_slice, slice > 0 ? slice : PG_SIGNAL_SLICE);
 }
 
 /* ---- timers of the layer above ---- */
@@ -672,6 +700,8 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_inject_init(&sched->no_stack);
     pg_timers_init(&sched->timers);
     pg_store_relaxed(&sched->coarse_now, pg_now());
+    pg_sched_set_signal_slice(0);
+    sched->started_at = pg_now();
     pg_tls_on_thread_exit(thread_destroy);
     return PG_OK;
 }
