@@ -86,7 +86,7 @@ def test_the_debugger_stops_in_a_task() -> None:
             return double
 
         others = [pygo.spawn(pygo.sleep, 0.001) for _ in range(10)]
-        print("result", pygo.spawn(debugged, 21).join())
+        print("result", pygo.spawn(lambda: debugged(21)).join())
         """
     )
     out = finished.ok().out
