@@ -443,6 +443,8 @@ static int fiber_park(pg_fiber *fiber, pg_nanos deadline)
     if (PG_UNLIKELY(pg_task_take_notification(fiber->task))) return PG_OK;
     pg_count(&worker->parks);
     fiber->parked_at = pg_load_relaxed(&pg_the_sched.coarse_now);
+    fiber->for_ever = deadline == PG_FOREVER;
+    fiber->park_count++;
     if (deadline == PG_FOREVER) {
         switch_away(worker, fiber, POST_PARK);
         return PG_OK;
@@ -651,6 +653,14 @@ int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline)
 }
 
 bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(&pg_the_sched.timers, timer); }
+
+void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaque)
+{
+    pg_timers *timers = &pg_the_sched.timers;
+    pg_lock_acquire(&timers->lock);
+    for (uint32_t i = 0; i < timers->count; i++) look(timers->heap[i], opaque);
+    pg_lock_release(&timers->lock);
+}
 
 pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
 
