@@ -540,10 +540,10 @@ bool pg_sched_is_cancelled(pg_task *self)
     return pg_the_sched.hooks.is_cancelled != NULL && pg_the_sched.hooks.is_cancelled(self);
 }
 
-int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
+static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
 {
     while (!is_done(done)) {
-        if (PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
+        if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
@@ -551,6 +551,13 @@ int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
     }
     return PG_OK;
 }
+
+int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
+{
+    return park_until(self, done, deadline, false);
+}
+
+int pg_sched_park_shielded(pg_task *self, atomic_uchar *done) { return park_until(self, done, PG_FOREVER, true); }
 
 int pg_sched_sleep_until(pg_nanos deadline)
 {

@@ -147,6 +147,8 @@ enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
 /* Park until *done, which the waker sets before it wakes; PG_ECANCELED also when the alarm says so. Any other outcome than PG_OK means: not done when last seen;
  * the caller unlinks its waiter under the object's lock, and looks again there. */
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
+/* Likewise without a deadline and whatever the alarm says: for what cancellation has to wait for. PG_OK or PG_EINTERRUPTED. */
+int pg_sched_park_shielded(pg_task *self, atomic_uchar *done);
 /* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */
 void pg_sched_inject_stale_wakes(unsigned every);
 void pg_sched_yield(void);
