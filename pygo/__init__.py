@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import atexit as _atexit
 import os as _os
+from collections.abc import Callable as _Callable
+from typing import Any as _Any
 
 from pygo import _extension as _extension  # loads the native module, or says why it can not
 from pygo import _imports, runtime
@@ -107,17 +109,26 @@ __all__ = [
 ]
 
 
-def _workers_from_environment() -> None:
-    text = _os.environ.get("PYGO_WORKERS")
+def _from_environment(name: str, kind: _Callable[[str], _Any], use: _Callable[[_Any], object], rule: str) -> None:
+    text = _os.environ.get(name)
     if not text:
         return
     try:
-        runtime.set_workers(int(text))
+        use(kind(text))
     except ValueError:
-        raise ImportError(f"PYGO_WORKERS must be a number from 1 to 256, not {text!r}") from None
+        raise ImportError(f"{name} must be {rule}, not {text!r}") from None
 
 
-_workers_from_environment()
+def _trace(interval: float) -> None:
+    if not 0 <= interval < 1e12:
+        raise ValueError
+    _extension.set_trace(interval / 1000)
+
+
+_from_environment("PYGO_WORKERS", int, runtime.set_workers, "a number from 1 to 256")
+_from_environment("PYGO_SEED", int, _extension.set_seed, "an integer")
+_from_environment("PYGO_WATCHDOG", float, runtime.watchdog, "a number of seconds")
+_from_environment("PYGO_SCHEDTRACE", float, _trace, "a number of milliseconds")
 if _claim_process():
     _imports.install()
     _atexit.register(_at_exit)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m pygo demo [DIR]``."""
+"""The command line: ``python -m pygo demo [DIR]`` and ``python -m pygo --dump-on SIGNAL script.py ...``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ BROKEN_PIPE = 141  # the same for SIGPIPE
 def build_parser() -> argparse.ArgumentParser:
     from pygo import _demo
 
-    parser = argparse.ArgumentParser(prog="python -m pygo", description="Goroutines for Python.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pygo",
+        description="Goroutines for Python. With --dump-on, runs a program as `python script.py` or `python -m module` "
+        "would, and prints all its tasks to stderr whenever it gets the signal.",
+    )
+    parser.add_argument(
+        "--dump-on", metavar="SIGNAL", help="such as SIGQUIT; then: script.py ARG..., or -m module ARG..."
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _demo.add_command(commands)
     return parser
@@ -21,6 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code of the program."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0].partition("=")[0] == "--dump-on":
+        from pygo import _run
+
+        return _run.run_program(argv)
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)

@@ -47,6 +47,7 @@ native = _load_native(_core.__file__)
 _lib: Any = _core.lib
 _ffi: Any = _core.ffi
 
+_seed: int | None = None
 _STATS_FIELDS: tuple[str, ...] = tuple(name for name, _ in _ffi.typeof("pygo_stats").fields)
 
 
@@ -81,9 +82,43 @@ def default_stack_size() -> int:
     return int(_lib.pygo_default_stack_size())
 
 
+def set_seed(seed: int | None) -> None:
+    """For tests: draw what the scheduler leaves to chance from `seed`; None: no more."""
+    global _seed
+    _lib.pygo_set_seed(seed is not None, (seed or 0) % 2**64)
+    _seed = seed
+
+
+def current_seed() -> int | None:
+    return _seed
+
+
 def inject_stale_wakes(every: int) -> None:
     """For tests: every n-th wait is woken once for nothing; 0 turns it off."""
     _lib.pygo_inject_stale_wakes(every)
+
+
+def set_signal_slice(seconds: float) -> None:
+    """For tests: how long a waiting main thread sleeps between looks at signals and for deadlock; 0 resets it."""
+    _lib.pygo_set_signal_slice(int(seconds * 1e9))
+
+
+def outside_add(change: int) -> None:
+    """Raise (or lower again) the number of those who can wake tasks and whom the scheduler does not see.
+
+    While it is above zero no deadlock is reported. For pollers and executors; threads that run are seen anyway.
+    """
+    _lib.pygo_outside_add(change)
+
+
+def set_watchdog(seconds: float) -> None:
+    """Report tasks that stay so long without a scheduling point; 0 turns it off."""
+    _lib.pygo_set_watchdog(int(seconds * 1e9))
+
+
+def set_trace(seconds: float) -> None:
+    """Write a line on the scheduler to stderr every so often; 0 turns it off."""
+    _lib.pygo_set_trace(int(seconds * 1e9))
 
 
 def has_portable_switch() -> bool:

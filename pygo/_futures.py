@@ -6,7 +6,7 @@ import contextvars
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from pygo._errors import Error
 from pygo._native import Channel, Task, WaitGroup
@@ -33,7 +33,7 @@ class Future(Generic[_T]):
     42
     """
 
-    __slots__ = ("__weakref__", "_outcome", "_callbacks", "_set")
+    __slots__ = ("__weakref__", "_callbacks", "_outcome", "_set")
 
     def __init__(self) -> None:
         self._outcome: dict[str, tuple[_T | None, BaseException | None]] = {}
@@ -159,7 +159,7 @@ class _Arrivals:
     def _arrive(self, one: _Awaitable) -> None:
         self.channel.try_send(one)  # there is room for all of them
 
-    def __enter__(self) -> _Arrivals:
+    def __enter__(self) -> Self:
         for one in self._awaited:
             one.add_done_callback(self._arrive)
         return self
@@ -202,7 +202,7 @@ def wait(
 ) -> DoneAndNotDone:
     """Wait for tasks and futures, as `concurrent.futures.wait` does.
 
-    timeout: seconds; when it has passed, what is not done is in the second set, and nothing is raised. return_when: one of
+    timeout: seconds; when it has passed, what is not done is in the second set, and nothing is raised. return_when:
     `FIRST_COMPLETED`, `FIRST_EXCEPTION` (the first that fails or is cancelled, else all), `ALL_COMPLETED`. Raises
     `TypeError` for other objects, `ValueError` for another condition.
 

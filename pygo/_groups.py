@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from pygo._errors import Cancelled
 from pygo._native import Channel, Task, WaitGroup, _cancel_group, _group_scope, shield
@@ -16,8 +16,8 @@ _R = TypeVar("_R")
 class TaskGroup:
     """A block that ends when all tasks spawned in it have ended (structured concurrency, as trio's nurseries).
 
-    The first failure, of a task or of the block itself, cancels everything else in the group; what failed is raised as an
-    `ExceptionGroup` when all have ended. Cancelling the task that runs the block cancels the group's tasks, too.
+    The first failure, of a task or of the block itself, cancels everything else in the group; what failed is raised as
+    an `ExceptionGroup` when all have ended. Cancelling the task that runs the block cancels the group's tasks, too.
 
     limit: how many of its tasks may be unfinished at once; `spawn` then waits for a free place. `None`: no limit.
 
@@ -34,7 +34,7 @@ class TaskGroup:
         self._failures: list[BaseException] = []
         self._state = "new"
 
-    def __enter__(self) -> TaskGroup:
+    def __enter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError("a TaskGroup can be entered once")
         self._scope.__enter__()
@@ -71,37 +71,41 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        ending = error
         if error is not None:
             if not isinstance(error, (Cancelled, *_ENDS_THE_PROGRAM)):
                 self._failures.append(error)
             self.cancel()
+        ending = error
         try:
             interruption = self._wait_for_all()
-            if ending is None or not isinstance(interruption, (Cancelled, type(None))):
+            if interruption is not None and (ending is None or not isinstance(interruption, Cancelled)):
                 ending = interruption
         except BaseException:  # interrupted once more: leave what has not ended behind
             self._scope.__exit__(None, None, None)
             raise
+        else:
+            return self._end(error, ending)
         finally:
             self._state = "over"
             del self._tasks._on_failure  # which refers to the group
-        cancelled_itself = bool(self._scope.__exit__(type(ending), ending, None))
+            error = ending = interruption = None  # they refer to this frame
+
+    def _end(self, error: BaseException | None, ending: BaseException | None) -> bool:
+        """Raise what the group comes to; or whether the block's own exception, if any, ends here."""
+        cancelled_itself = bool(self._scope.__exit__(type(ending) if ending else None, ending, None))
         failures, self._failures = self._failures, []
-        if isinstance(ending, _ENDS_THE_PROGRAM):
-            if ending is error:
-                return False
-            raise ending
-        if failures:
-            try:
+        try:
+            if isinstance(ending, _ENDS_THE_PROGRAM):
+                if ending is error:
+                    return False
+                raise ending
+            if failures:
                 raise BaseExceptionGroup("unhandled errors in a TaskGroup", failures) from None
-            finally:
-                del failures, ending, error  # no cycle through this frame
-        if ending is None or ending is error:
+            if ending is not None and ending is not error and not cancelled_itself:
+                raise ending
             return cancelled_itself
-        if not cancelled_itself:
-            raise ending
-        return True
+        finally:
+            del failures, error, ending  # likewise
 
     def _wait_for_all(self) -> BaseException | None:
         """Returns what interrupted the wait: Cancelled, or Ctrl-C in the main thread."""

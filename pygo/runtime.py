@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import signal
+import sys
+from types import FrameType
 from typing import NamedTuple, TextIO
 
-from pygo import _extension, _report
+from pygo import _deadlock, _extension, _report, _watchdog
 from pygo._native import all_tasks
 
-__all__ = ["Stats", "dump", "set_default_stack_size", "set_workers", "stats", "workers"]
+__all__ = ["Stats", "dump", "dump_on", "set_default_stack_size", "set_workers", "stats", "watchdog", "workers"]
 
 
 class Stats(NamedTuple):
@@ -106,6 +110,45 @@ def stats() -> Stats:
 def dump(file: TextIO | None = None) -> None:
     """Print every task: id, name, state, what it waits on and for how long, where it was spawned, its Python stack.
 
-    file: default sys.stderr. May be called at any time, from tasks and any thread.
+    After the tasks come the ordinary threads with their stacks. file: a text file, default sys.stderr. May be called at
+    any time, from tasks and any thread, while everything runs: each task is shown as it was at one moment.
     """
     _report.dump(all_tasks(), file)
+
+
+def _dump_at_signal(number: int, frame: FrameType | None) -> None:
+    """The handler. It may interrupt a write to sys.stderr, which refuses another one meanwhile: so not through that."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # replaced by something that is no file
+        dump()
+        return
+    with contextlib.suppress(OSError), open(descriptor, "w", errors="backslashreplace", closefd=False) as out:
+        dump(out)
+
+
+def watchdog(seconds: float | None) -> None:
+    """Name on stderr each task that keeps its thread in one call for longer than that, with its stack, once per stay.
+
+    seconds: None or 0 turns it off, as it is at the start unless the environment has PYGO_WATCHDOG=seconds. A stay is
+    the time between two scheduling points (waits in pygo, `yield_now`): a blocking call or a computation. Stays are
+    measured to a tenth of a second. Where a call holds the GIL all the time, the report comes when it has ended. Raises
+    ValueError for a negative time. Never waits.
+    """
+    limit = 0.0 if seconds is None else float(seconds)
+    if not 0 <= limit < 1e9:
+        raise ValueError(f"the watchdog needs a non-negative number of seconds, not {seconds!r}")
+    _watchdog.set_limit(limit)
+
+
+_deadlock.harmless_handlers.append(_dump_at_signal)
+
+
+def dump_on(signum: int) -> None:
+    """Print a dump to stderr whenever the process gets the signal, whatever the main thread does; the program goes on.
+
+    signum: a signal of the `signal` module, such as `signal.SIGQUIT` (Ctrl-\\ in a terminal). Replaces its handler. To
+    be called in the main thread, where Python runs handlers; raises ValueError elsewhere, OSError for a signal that
+    cannot be caught. A main thread inside a C call that holds the GIL handles the signal when that call returns.
+    """
+    signal.signal(signum, _dump_at_signal)

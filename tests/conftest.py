@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import pygo
 
 WORKER_COUNTS = (1, 2, 4, 16)
 COUNTS = ("live", "ready", "parked", "blocked", "timers")
+SEEDS = range(1, 1 + int(os.environ.get("PYGO_TEST_SEEDS", "3")))
 
 
 def pytest_collection_finish() -> None:
@@ -31,6 +33,22 @@ def workers(request: pytest.FixtureRequest) -> Iterator[int]:
     pygo.runtime.set_workers(request.param)
     yield request.param
     pygo.runtime.set_workers(before)
+
+
+@pytest.fixture(params=[None, 1e-6], ids=["usual-switching", "hasty-switching"])
+def switch_interval(request: pytest.FixtureRequest) -> Iterator[float]:
+    """Run the test at the interpreter's usual interval between switches of threads, and at a microsecond."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(request.param or before)
+    yield sys.getswitchinterval()
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(params=SEEDS, ids=lambda seed: f"seed{seed}")
+def seed(request: pytest.FixtureRequest) -> int:
+    """Run the test with several seeds: PYGO_TEST_SEEDS many, else three. The name of a failed test has its seed."""
+    number: int = request.param
+    return number
 
 
 class Reports:

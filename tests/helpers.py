@@ -24,6 +24,15 @@ T = TypeVar("T")
 # Longer than any correct wait takes on the busiest machine; only a hang reaches it.
 HANG = 30.0
 
+# PYGO_LONG_TESTS=1 runs the ported programs at the size of their originals, which takes many minutes.
+LONG_TESTS = os.environ.get("PYGO_LONG_TESTS", "0") not in ("", "0")
+PROGRAM_LIMIT = 20 * HANG if LONG_TESTS else HANG
+
+
+def scaled(usual: int, full: int) -> int:
+    """How much a ported program does: ``usual``, or ``full`` as its original when long tests are asked for."""
+    return full if LONG_TESTS else usual
+
 
 def wait_until(predicate: Callable[[], T], timeout: float = HANG, what: str = "") -> T:
     """Poll ``predicate`` until it is true and return its value; fail after ``timeout`` seconds."""
@@ -50,6 +59,11 @@ def join_all(tasks: list[Any], timeout: float = HANG) -> list[Any]:
 def in_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run ``fn`` as a task and return its result, or raise its exception."""
     return pygo.spawn(fn, *args, **kwargs).join(timeout=HANG)
+
+
+def run_main(fn: Callable[..., T], /, *args: Any) -> T:
+    """Run ``fn``, the main function of a ported program, as a task and return its result, or raise its exception."""
+    return pygo.spawn(fn, *args).join(timeout=PROGRAM_LIMIT)
 
 
 def in_thread(fn: Callable[..., T], /, *args: Any) -> T:

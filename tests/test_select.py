@@ -299,6 +299,36 @@ class TestFairness:
                 ch.send(1)
         assert min(chosen) > 1700, chosen
 
+    @pytest.mark.parametrize("sends", [False, True], ids=["receives", "sends"])
+    @pytest.mark.parametrize("copies", [3, 12])
+    def test_a_waiting_select_serves_any_of_the_cases_of_one_channel(
+        self, copies: int, sends: bool, workers: int
+    ) -> None:
+        """Also when they became ready only after it had begun to wait. Chance fails this once in ten billion runs."""
+        ch: pygo.Channel[int] = pygo.Channel()
+        other: pygo.Channel[int] = pygo.Channel()
+        case = pygo.send(ch, 1) if sends else pygo.recv(ch)
+        cases = [pygo.recv(None), pygo.recv(other), *[case] * copies]
+        chosen = Counter[int]()
+
+        def waiting() -> int:
+            return ch.waiting_senders if sends else ch.waiting_receivers
+
+        def body() -> None:
+            for _ in range(300 * copies):
+                task = pygo.spawn(pygo.select, *cases)
+                while waiting() < copies:
+                    pygo.yield_now()
+                if sends:
+                    ch.recv()
+                else:
+                    ch.send(1)
+                chosen[task.join().index - 2] += 1
+
+        in_task(body)
+        assert sum((chosen[slot] - 300) ** 2 / 300 for slot in range(copies)) < 70, chosen
+        assert (ch.waiting_receivers, ch.waiting_senders, other.waiting_receivers) == (0, 0, 0)
+
     def test_a_busy_case_does_not_starve_the_others(self, workers: int) -> None:
         busy: pygo.Channel[int] = pygo.Channel(4)
         rare: pygo.Channel[int] = pygo.Channel(1)

@@ -3,11 +3,14 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -214,6 +217,21 @@ int pg_os_thread_start(void (*body)(void *), void *argument, const char *name)
 void pg_os_yield(void) { sched_yield(); }
 
 unsigned long pg_os_thread_id(void) { return (unsigned long)syscall(SYS_gettid); }
+
+int pg_os_thread_count(void)
+{
+    enum { AFTER_COMMAND = 18 }; /* fields between the command's closing parenthesis and num_threads, see proc(5) */
+    char text[1024];
+    int saved = errno, file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC), count = -1;
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) (void)close(file);
+    errno = saved;
+    if (length <= 0) return -1;
+    text[length] = '\0';
+    const char *at = strrchr(text, ')'); /* the command itself may hold anything */
+    for (int field = 0; at != NULL && field < AFTER_COMMAND; field++) at = strchr(at + 1, ' ');
+    return at != NULL && sscanf(at, "%d", &count) == 1 ? count : -1;
+}
 
 bool pg_os_is_main_thread(void) { return pg_os_thread_id() == (unsigned long)getpid(); }
 

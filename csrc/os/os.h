@@ -45,6 +45,8 @@ void pg_guards_set_light(bool light);
 /* Start a detached OS thread with a small stack of its own. */
 int pg_os_thread_start(void (*body)(void *), void *argument, const char *name);
 void pg_os_yield(void);
+/* How many threads this process has; -1 where the system does not say. */
+int pg_os_thread_count(void);
 /* The kernel's id of the calling thread, and whether it is the process's first. */
 unsigned long pg_os_thread_id(void);
 bool pg_os_is_main_thread(void);

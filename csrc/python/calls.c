@@ -87,6 +87,18 @@ bool main_interrupted(void)
     return interrupted;
 }
 
+bool main_stuck(void)
+{
+    PyObject *error = PyObject_CallNoArgs(names.deadlock_error);
+    if (error == Py_None) { /* it knows better */
+        Py_DECREF(error);
+        return false;
+    }
+    if (error != NULL) interp_raise(error);
+    main_was_interrupted = true;
+    return true;
+}
+
 void raise_later(void)
 {
     if (!pg_os_is_main_thread()) return; /* a task that succeeds while main is about to raise */

@@ -40,7 +40,12 @@ int pygo_set_workers(int workers) { return pg_sched_set_workers(workers); }
 int pygo_cpu_count(void) { return pg_cpu_count(); }
 int pygo_set_default_stack_size(size_t size) { return pg_stack_set_default_size(size); }
 size_t pygo_default_stack_size(void) { return pg_stack_default_size(); }
+void pygo_set_seed(int on, unsigned long long seed) { pg_sched_set_seed(on != 0, seed); }
 void pygo_inject_stale_wakes(unsigned every) { pg_sched_inject_stale_wakes(every); }
+void pygo_set_signal_slice(int64_t nanos) { pg_sched_set_signal_slice(nanos); }
+void pygo_outside_add(int change) { pg_sched_outside_add(change); }
+int pygo_set_watchdog(int64_t nanos) { return pg_sched_set_watchdog(nanos); }
+void pygo_set_trace(int64_t nanos) { pg_sched_set_trace(nanos); }
 
 int pygo_has_portable_switch(void)
 {

@@ -28,6 +28,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,
         .is_cancelled = scope_is_cancelled,
+        .thread_stuck = main_stuck,
         .is_busy = interp_is_busy,
     };
 }
@@ -41,7 +42,9 @@ static PyObject *do_spawn(PyObject *module, PyObject *const *args, Py_ssize_t co
         return NULL;
     }
     TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
-    if (task != NULL) task_start(task);
+    if (task == NULL) return NULL;
+    task_start(task);
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded))) pg_sched_preempt_point();
     return (PyObject *)task;
 }
 
@@ -175,6 +178,28 @@ static PyObject *do_get_ident(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(ident);
 }
 
+static PyObject *do_wait_overdue(PyObject *module, PyObject *unused)
+{
+    if (pg_sched_wait_overdue() == PG_OK) Py_RETURN_NONE;
+    PyErr_SetString(PyExc_RuntimeError, "only an ordinary thread can wait for reports");
+    return NULL;
+}
+
+static PyObject *do_next_overdue(PyObject *module, PyObject *unused)
+{
+    pg_overdue found;
+    if (!pg_sched_next_overdue(&found)) Py_RETURN_NONE;
+    PyObject *task = (PyObject *)task_from_core(found.task);
+    return Py_BuildValue("(Odk)", task ? task : Py_None, (double)(pg_now() - found.since) / 1e9, found.os_id);
+}
+
+static PyObject *do_stack_of_thread(PyObject *module, PyObject *ident)
+{
+    unsigned long number = PyLong_AsUnsignedLong(ident);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) return NULL;
+    return task_stack_of_thread(number);
+}
+
 #define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
 
@@ -204,6 +229,13 @@ static PyMethodDef task_functions[] = {
     {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
     {"_claim_process", do_claim_process, METH_NOARGS,
      PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
+    {"_wait_overdue", do_wait_overdue, METH_NOARGS,
+     PyDoc_STR("_wait_overdue()\n--\n\nFor the watchdog's thread: wait until _next_overdue() may have something.")},
+    {"_next_overdue", do_next_overdue, METH_NOARGS,
+     PyDoc_STR("_next_overdue()\n--\n\n(task, seconds, native thread id) of a stay in one call, or None; the task is None "
+               "when it has left the call.")},
+    {"_stack_of_thread", do_stack_of_thread, METH_O,
+     PyDoc_STR("_stack_of_thread(ident, /)\n--\n\nAn ordinary thread's stack as Task._snapshot() gives it.")},
     {"_get_ident", do_get_ident, METH_NOARGS,
      PyDoc_STR("_get_ident()\n--\n\nLike threading.get_ident(), but a task has one of its own.")},
     {NULL, NULL, 0, NULL},
@@ -220,15 +252,18 @@ static int take(PyObject **slot, PyObject *module, const char *name)
 static int take_names(void)
 {
     PyObject *errors = PyImport_ImportModule("pygo._errors"), *threading = PyImport_ImportModule("threading");
+    PyObject *deadlock = PyImport_ImportModule("pygo._deadlock");
     int failed = take(&names.error, errors, "Error") || take(&names.channel_closed, errors, "ChannelClosed") ||
                  take(&names.cancelled, errors, "Cancelled") || take(&names.task_cancelled, errors, "TaskCancelled") || take(&names.task_exit, errors, "TaskExit") ||
                  take(&names.selected, errors, "Selected") || take(&names.waiting_on, errors, "WaitingOn") ||
-                 take(&names.threading, threading, "__dict__");
+                 take(&names.threading, threading, "__dict__") ||
+                 take(&names.deadlock_error, deadlock, "deadlock_error");
     names.pygo = PyUnicode_InternFromString("pygo");
     names.trace_hook = PyUnicode_InternFromString("_trace_hook");
     names.profile_hook = PyUnicode_InternFromString("_profile_hook");
     Py_XDECREF(errors);
     Py_XDECREF(threading);
+    Py_XDECREF(deadlock);
     return failed || names.pygo == NULL || names.trace_hook == NULL || names.profile_hook == NULL ? -1 : 0;
 }
 

@@ -119,6 +119,7 @@ typedef struct py_names {
     PyObject *error, *channel_closed, *cancelled, *task_cancelled, *task_exit;
     PyObject *selected, *waiting_on; /* named tuple types */
     PyObject *threading;             /* its dict */
+    PyObject *deadlock_error;        /* function */
     PyObject *pygo, *trace_hook, *profile_hook; /* interned strings */
 } py_names;
 extern py_names names;
@@ -138,12 +139,15 @@ extern bool main_was_interrupted; /* main_interrupted said yes */
 static inline void after_success(void)
 {
     if (PG_UNLIKELY(main_was_interrupted)) raise_later();
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded))) pg_sched_preempt_point();
 }
 /* Raise `exception` (stolen) in the main thread, where SystemExit and KeyboardInterrupt of tasks belong. */
 void raise_in_main(PyObject *exception);
 /* The caller is about to raise `exception`; if that is the main thread, it need not get it again. */
 void not_again_in_main(PyObject *exception);
 bool main_interrupted(void);
+/* The main thread waits, and nothing that the scheduler knows of can wake it. */
+bool main_stuck(void);
 /* Keyword arguments of vectorcall functions: looks `name` up; found ones are counted in *used. */
 PyObject *keyword(PyObject *const *args, Py_ssize_t positional, PyObject *keywords, const char *name,
                   Py_ssize_t *used);
@@ -165,7 +169,11 @@ void task_setup(void); /* once, before the first */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
+/* The object around the record: borrowed, NULL for tasks that are none of Python's. */
+TaskObject *task_from_core(pg_task *core);
 PyObject *task_list_all(void);
+/* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
+PyObject *task_stack_of_thread(unsigned long ident);
 void task_report_unretrieved(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
 size_t task_live_count(void);

@@ -648,22 +648,38 @@ static bool is_parked(TaskObject *self)
     return self->started && !self->done && pg_load_acquire(&self->core.state) == PG_TASK_PARKED;
 }
 
-static PyObject *get_waiting_on(TaskObject *self, void *closure)
+/* New references to what the parked task waits on, *count of them, from PyMem_Malloc; NULL without an exception when it
+ * says nothing of that. Nothing here runs other code: the wait is on the task's stack, and over as soon as that runs. */
+static PyObject **take_waited_for(const wait_info *wait, Py_ssize_t *count)
 {
-    const wait_info *wait = is_parked(self) ? self->core.fiber->wait : NULL;
-    if (wait == NULL) Py_RETURN_NONE;
-    Py_ssize_t count = wait->object ? 1 : wait->count;
-    PyObject *objects = PyTuple_New(count);
-    if (objects == NULL) return NULL;
-    for (Py_ssize_t i = 0; i < count; i++) {
+    *count = wait->object ? 1 : wait->count;
+    PyObject **objects = PyMem_New(PyObject *, *count + 1);
+    if (objects == NULL) return (PyObject **)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < *count; i++) {
         PyObject *object = wait->object;
         if (object == NULL) {
             CaseObject *one = (CaseObject *)wait->objects[i];
             object = one->channel ? (PyObject *)one->channel : Py_None;
         }
-        PyTuple_SET_ITEM(objects, i, Py_NewRef(object));
+        objects[i] = Py_NewRef(object);
     }
-    return PyObject_CallFunction(names.waiting_on, "sN", wait->reason, objects);
+    return objects;
+}
+
+static PyObject *get_waiting_on(TaskObject *self, void *closure)
+{
+    Py_ssize_t count;
+    const wait_info *wait = is_parked(self) ? self->core.fiber->wait : NULL;
+    if (wait == NULL) Py_RETURN_NONE;
+    const char *reason = wait->reason;
+    PyObject **objects = take_waited_for(wait, &count);
+    PyObject *tuple = objects ? PyTuple_New(count) : NULL; /* may collect garbage, and so run the task */
+    for (Py_ssize_t i = 0; objects != NULL && i < count; i++) {
+        if (tuple != NULL) PyTuple_SET_ITEM(tuple, i, objects[i]);
+        else Py_DECREF(objects[i]);
+    }
+    PyMem_Free(objects);
+    return tuple ? PyObject_CallFunction(names.waiting_on, "sN", reason, tuple) : NULL;
 }
 
 static PyObject *get_waiting_since(TaskObject *self, void *closure)
@@ -679,12 +695,12 @@ static PyObject *get_spawned_at(TaskObject *self, void *closure)
     return Py_BuildValue("(Oi)", code->co_filename, PyCode_Addr2Line(code, self->spawner_instruction));
 }
 
-static PyObject *task_frames(TaskObject *self, PyObject *unused)
+/* The state's frames, innermost first. The owner may run only while we run Python code, or a collection does. */
+static PyObject *frames_of(PyThreadState *state)
 {
+    int collecting = PyGC_Disable(), failed = 0;
     PyObject *list = PyList_New(0);
-    if (list == NULL || !self->started || self->done) return list;
-    PyFrameObject *frame = PyThreadState_GetFrame(interp_state(self->core.fiber)); /* new reference */
-    int failed = 0;
+    PyFrameObject *frame = list ? PyThreadState_GetFrame(state) : NULL; /* new reference */
     while (frame != NULL && !failed) {
         failed = PyList_Append(list, (PyObject *)frame) < 0;
         PyFrameObject *back = PyFrame_GetBack(frame);
@@ -692,8 +708,63 @@ static PyObject *task_frames(TaskObject *self, PyObject *unused)
         frame = back;
     }
     Py_XDECREF(frame);
-    if (failed || PyList_Reverse(list) < 0) Py_CLEAR(list);
+    if (collecting) PyGC_Enable();
+    if (failed) Py_CLEAR(list);
     return list;
+}
+
+static PyThreadState *state_if_started(TaskObject *self)
+{
+    return self->started && !self->done ? interp_state(self->core.fiber) : NULL;
+}
+
+static PyObject *task_frames(TaskObject *self, PyObject *unused)
+{
+    PyThreadState *state = state_if_started(self);
+    PyObject *list = state ? frames_of(state) : PyList_New(0);
+    if (list != NULL && PyList_Reverse(list) < 0) Py_CLEAR(list);
+    return list;
+}
+
+/* (file name, line, function, file name, ...), outermost call first: of one moment, and quick to compare. */
+static PyObject *flat_stack(PyThreadState *state)
+{
+    PyObject *frames = frames_of(state);
+    Py_ssize_t count = frames ? PyList_GET_SIZE(frames) : 0;
+    PyObject *stack = frames ? PyTuple_New(3 * count) : NULL;
+    for (Py_ssize_t i = 0; stack != NULL && i < count; i++) {
+        PyFrameObject *frame = (PyFrameObject *)PyList_GET_ITEM(frames, count - 1 - i);
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *line = PyLong_FromLong(PyFrame_GetLineNumber(frame));
+        PyTuple_SET_ITEM(stack, 3 * i, Py_NewRef(code->co_filename));
+        PyTuple_SET_ITEM(stack, 3 * i + 1, line);
+        PyTuple_SET_ITEM(stack, 3 * i + 2, Py_NewRef(code->co_name));
+        Py_DECREF(code);
+        if (line == NULL) Py_CLEAR(stack);
+    }
+    Py_XDECREF(frames);
+    return stack;
+}
+
+static PyObject *task_snapshot(TaskObject *self, PyObject *unused)
+{
+    int collecting = PyGC_Disable(); /* whatever runs the task in between would tear the picture */
+    PyThreadState *state = state_if_started(self);
+    PyObject *stack = state ? flat_stack(state) : PyTuple_New(0);
+    PyObject *waiting = stack ? get_waiting_on(self, NULL) : NULL, *since = waiting ? get_waiting_since(self, NULL) : NULL;
+    PyObject *result = since ? Py_BuildValue("(sOOO)", state_of(self), waiting, since, stack) : NULL;
+    if (collecting) PyGC_Enable();
+    Py_XDECREF(since);
+    Py_XDECREF(waiting);
+    Py_XDECREF(stack);
+    return result;
+}
+
+PyObject *task_stack_of_thread(unsigned long ident)
+{
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (state != NULL && state->thread_id != ident) state = PyThreadState_Next(state);
+    return state ? flat_stack(state) : PyTuple_New(0);
 }
 
 static PyObject *task_print_stack(TaskObject *self, PyObject *args, PyObject *kwargs)
@@ -758,6 +829,9 @@ static PyMethodDef task_methods[] = {
     {"frames", (PyCFunction)task_frames, METH_NOARGS,
      PyDoc_STR("frames($self, /)\n--\n\nThe task's Python frames, outermost first; [] unless it has started and not "
                "ended.")},
+    {"_snapshot", (PyCFunction)task_snapshot, METH_NOARGS,
+     PyDoc_STR("_snapshot($self, /)\n--\n\n(state, waiting_on, waiting since, stack) of one moment; the stack as a flat "
+               "tuple of file names,\nlines and functions, outermost first.")},
     {"print_stack", CALL(task_print_stack), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("print_stack($self, /, file=None)\n--\n\nPrint the task's stack as a traceback is printed; to sys.stderr "
                "unless a file is given.")},

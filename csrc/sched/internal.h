@@ -17,7 +17,9 @@ enum {
 };
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
-#define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept */
+/* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often; for
+ * deadlock, too. */
+#define PG_SIGNAL_SLICE (PG_SECOND / 20)
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -25,11 +27,14 @@ typedef struct pg_thread {
     pg_worker *worker; /* NULL: not one of ours */
     bool is_main;
     pg_node link; /* in sched.threads: sched.lock */
-    uint64_t random; /* owner only */
+    uint64_t random;       /* owner only, as are the next two */
+    uint32_t stream, seed_epoch; /* which of all streams; the seed that `random` comes from */
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
     void *scopes;      /* likewise */
+    pg_nanos slice;    /* main only: until it looks for signals */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
+    atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */
 } pg_thread;
 
 enum worker_sleep {
@@ -54,6 +59,7 @@ struct pg_worker {
     pg_fiber *entering; /* the fiber being switched to: how a new one learns who it is */
     enum worker_post post;
     uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
+    uint64_t victims;    /* random: where to begin stealing; apart, for how often it is asked depends on time */
     bool searching, give_turn;
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;
@@ -76,6 +82,12 @@ struct pg_worker {
     /* monitor only */
     uint32_t seen_tick, seen_outside;
     pg_nanos seen_since;
+    uint32_t barked_at; /* the tick of the last report */
+
+    /* watch.c */
+    atomic_bool overdue; /* the monitor reports a stay of the two below: set last, taken back by the watcher */
+    atomic_uint overdue_tick;
+    _Atomic pg_nanos overdue_since;
 
     /* statistics: owner writes, anyone reads */
     _Atomic uint64_t spawned, finished, switches, steals, parks, fresh_starts;
@@ -118,10 +130,25 @@ typedef struct pg_sched {
 
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
+    atomic_uint monitor_round; /* odd while it may be moving tasks */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
+    _Atomic uint64_t seed;       /* see pg_sched_set_seed */
+    atomic_uint seed_epoch;      /* counts its changes */
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
+
+    /* watch.c */
+    _Atomic pg_nanos watchdog;       /* longest stay of a task without a scheduling point; 0: off */
+    _Atomic(pg_thread *) watcher;    /* the thread to tell; never freed once it was one */
+    atomic_bool overdue;             /* some worker's is set */
+    _Atomic pg_nanos trace_interval; /* 0: off */
+    pg_nanos trace_next, started_at; /* monitor; set before publish */
+
+    /* deadlock.c */
+    atomic_int outside;       /* see pg_sched_outside_add */
+    atomic_uint thread_parks; /* sleeps of ordinary threads without a deadline */
+    _Atomic pg_nanos signal_slice; /* how long main sleeps at a time */
 } pg_sched;
 
 extern pg_sched pg_the_sched;
@@ -167,6 +194,14 @@ _Noreturn void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber);
 void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's own stack, until it is switched back to */
 size_t pg_expire_timers(pg_nanos now);
 
+/* deadlock.c */
+bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
+bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
+
+/* watch.c */
+void pg_watch_worker(pg_worker *worker, pg_nanos now); /* for the monitor, after it has noted the worker's tick */
+void pg_trace(pg_nanos now);                           /* likewise */
+
 /* monitor.c */
 void pg_monitor_wake(void);
 void pg_monitor_start_locked(void);
@@ -190,6 +225,10 @@ static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
 {
     return PG_LIKELY(task->stack_units == 0) || pg_stack_size(&fiber->stack) >= pg_task_stack_size(task);
 }
+
+/* The thread's next random number. */
+uint64_t pg_random_of(pg_thread *thread);
+static inline bool pg_is_seeded(void) { return PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded)); }
 
 static inline void pg_note_switch(void *sanitizer)
 {

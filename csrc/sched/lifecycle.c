@@ -56,6 +56,7 @@ static void forget_worker(pg_worker *worker)
     pg_store_relaxed(&worker->watched, NULL);
     pg_store_relaxed(&worker->attention, 0);
     pg_store_relaxed(&worker->granted, 0);
+    pg_store_relaxed(&worker->overdue, false);
     pg_store_relaxed(&worker->run_next, NULL);
     pg_runq_init(&worker->queue);
     pg_inject_init(&worker->inbox);
@@ -124,6 +125,10 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_task *task))
     pg_store_relaxed(&sched->timekeeper, NULL);
     sched->monitor_started = false;
     pg_store_relaxed(&sched->monitor_word, 1);
+    pg_store_relaxed(&sched->monitor_round, 0);
+    pg_store_relaxed(&sched->watcher, NULL);
+    pg_store_relaxed(&sched->overdue, false);
+    pg_store_relaxed(&sched->outside, 0); /* pollers and helper threads are gone */
     pg_thread *thread = pg_tls_get();
     if (thread != NULL && self == NULL) {
         thread->is_main = sched->hooks.thread_interrupted != NULL;

@@ -5,7 +5,8 @@
  *        a blocking call, and others go on meanwhile;
  *      - a holder that has run one task for 10 ms although others are ready loses it too; then both run, and under a GIL
  *        the interpreter's own switching shares the time;
- *      - timers that are due and that no worker has looked at are fired.
+ *      - timers that are due and that no worker has looked at are fired;
+ *      - if asked to, it reports tasks that stay too long in one call, and traces (watch.c).
  * It slows down while nothing happens and sleeps while nobody holds a permit, until somebody takes one.
  */
 #include "sched/internal.h"
@@ -50,6 +51,10 @@ static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
     if (pg_work_visible() || pg_load_relaxed(&pg_the_sched.turns) > 0) pg_take_permit_away(worker);
 }
 
+/* While tasks are in its hands and in no queue, nobody may conclude that there are none: see deadlock.c. */
+static void begin_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
+static void end_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
+
 static look look_at_all(pg_nanos now)
 {
     pg_sched *sched = &pg_the_sched;
@@ -63,9 +68,11 @@ static look look_at_all(pg_nanos now)
         pg_lock_release(&sched->lock);
         if (holds) {
             look_at_holder(worker, now, &seen);
+            pg_watch_worker(worker, now);
         } else if (awake) { /* lost its permit; a task it queued before it noticed must not wait for it */
             seen.lost = true;
             if (pg_worker_flush(worker) > 0) pg_wake_if_free();
+            pg_watch_worker(worker, now);
         }
     }
     pg_lock_release(&sched->look_lock);
@@ -78,7 +85,10 @@ static void sleep_until_permit(pg_nanos limit)
     pg_sched *sched = &pg_the_sched;
     pg_store_seqcst(&sched->monitor_word, 0);
     /* A permit taken before the store was taken by somebody who saw us awake: look once more. */
-    if (!look_at_all(pg_now()).holders)
+    begin_round();
+    look seen = look_at_all(pg_now());
+    end_round();
+    if (!seen.holders)
         (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
     pg_store_seqcst(&sched->monitor_word, 1);
 }
@@ -99,9 +109,11 @@ static void retry_starved(pg_nanos now, pg_nanos *retried)
 /* What may be left to do without holders: starved tasks, a worker that lost its permit, stacks to give back. */
 static pg_nanos quiet_patience(const look *seen)
 {
-    if (pg_load_relaxed(&pg_the_sched.no_stack.count) > 0) return RETRY_EVERY;
-    if (seen->lost) return LOOK_LOST;
-    return pg_fibers_may_fade() ? SCAVENGE_EVERY : PG_FOREVER;
+    pg_nanos trace = pg_load_relaxed(&pg_the_sched.trace_interval), patience = PG_FOREVER;
+    if (pg_load_relaxed(&pg_the_sched.no_stack.count) > 0) patience = RETRY_EVERY;
+    else if (seen->lost) patience = LOOK_LOST;
+    else if (pg_fibers_may_fade()) patience = SCAVENGE_EVERY;
+    return trace > 0 && trace < patience ? trace : patience;
 }
 
 static void monitor_main(void *unused)
@@ -112,6 +124,7 @@ static void monitor_main(void *unused)
     (void)unused;
     for (;;) {
         pg_nanos now = pg_now();
+        begin_round();
         pg_expire_timers(now);
         look seen = look_at_all(now);
         retry_starved(now, &retried);
@@ -120,6 +133,8 @@ static void monitor_main(void *unused)
             pg_fibers_scavenge();
             scavenged = now;
         }
+        end_round();
+        pg_trace(now);
         if (seen.holders) {
             quiet = 0;
             if (seen.outside) interval = LOOK_FAST;

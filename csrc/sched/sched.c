@@ -16,6 +16,7 @@ static void thread_destroy(void *slot)
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
+    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* the monitor may be about to wake it */
     pg_sched_drop(&thread->stand_in);
 }
 
@@ -35,6 +36,7 @@ void pg_sched_drop(pg_task *task)
 
 static pg_thread *thread_of_caller(void)
 {
+    static atomic_uint streams;
     pg_thread *thread = pg_tls_get();
     if (PG_LIKELY(thread != NULL)) return thread;
     thread = calloc(1, sizeof *thread);
@@ -42,6 +44,8 @@ static pg_thread *thread_of_caller(void)
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&thread->holders, 1);
+    thread->stream = PG_MAX_THREADS + pg_add_relaxed(&streams, 1);
+    thread->seed_epoch = UINT32_MAX; /* none yet */
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
@@ -54,12 +58,42 @@ static pg_thread *thread_of_caller(void)
 
 uint64_t pg_sched_random(void)
 {
-    static _Atomic uint64_t streams;
     pg_thread *thread = thread_of_caller();
-    uint64_t fallback = pg_add_relaxed(&streams, 1);
-    if (thread == NULL) return pg_random_step(&fallback);
-    if (thread->random == 0) thread->random = fallback + 1;
+    uint64_t fallback = (uint64_t)pg_now();
+    return thread ? pg_random_of(thread) : pg_random_step(&fallback);
+}
+
+uint64_t pg_random_of(pg_thread *thread)
+{
+    pg_sched *sched = &pg_the_sched;
+    uint32_t epoch = pg_load_acquire(&sched->seed_epoch);
+    if (PG_UNLIKELY(thread->seed_epoch != epoch)) {
+        thread->seed_epoch = epoch;
+        thread->random = (pg_is_seeded() ? pg_load_relaxed(&sched->seed) : (uint64_t)pg_now()) + ((uint64_t)thread->stream << 32);
+    }
     return pg_random_step(&thread->random);
+}
+
+/* ---- chance, for tests ---- */
+
+atomic_bool pg_sched_is_seeded;
+
+void pg_sched_set_seed(bool on, uint64_t seed)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_lock_acquire(&sched->lock);
+    pg_store_relaxed(&sched->seed, seed);
+    pg_store_relaxed(&pg_sched_is_seeded, on);
+    pg_store_release(&sched->seed_epoch, pg_load_relaxed(&sched->seed_epoch) + 1); /* pairs with pg_random_of */
+    pg_lock_release(&sched->lock);
+}
+
+void pg_sched_preempt_point(void)
+{
+    enum { ONE_IN = 8 };
+    if (PG_LIKELY(!pg_is_seeded())) return;
+    pg_worker *worker = pg_worker_of_thread();
+    if (worker != NULL && worker->current != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) pg_sched_yield();
 }
 
 pg_fiber *pg_sched_fiber(void)
@@ -106,6 +140,11 @@ void pg_queue_here_or_shared(pg_worker *worker, pg_task *task)
 /* Run `task` next, and what was to be next before it at the end of the queue. */
 static void queue_next(pg_worker *worker, pg_task *task)
 {
+    enum { ONE_IN = 4 };
+    if (pg_is_seeded() && pg_random_of(&worker->thread) % ONE_IN == 0) {
+        pg_queue_here_or_shared(worker, task);
+        return;
+    }
     pg_task *bumped = pg_exchange_acqrel(&worker->run_next, task);
     if (bumped != NULL) pg_runq_push(&worker->queue, bumped, &pg_the_sched.inject);
     if (!pg_the_sched.exclusive) pg_wake_if_free();
@@ -221,6 +260,7 @@ static pg_task *poll_shared(pg_worker *worker)
 
 static pg_task *pick_candidate(pg_worker *worker)
 {
+    enum { ONE_IN = 4 };
     pg_task *task = take_inbox(worker);
     if (PG_UNLIKELY(task != NULL)) return task;
     if (PG_UNLIKELY(worker->pinned_task != NULL)) return NULL;
@@ -231,6 +271,10 @@ static pg_task *pick_candidate(pg_worker *worker)
     }
     worker->next_streak = 0;
     task = pg_runq_pop(&worker->queue);
+    if (pg_is_seeded() && task != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) {
+        pg_runq_push(&worker->queue, task, &pg_the_sched.inject); /* another first; with no other, this one */
+        task = pg_runq_pop(&worker->queue);
+    }
     return task != NULL ? task : take_shared(worker, PG_RUNQ_SIZE / 2);
 }
 
@@ -466,9 +510,12 @@ static bool is_waited_for(atomic_uint *state)
 
 static int thread_sleep(pg_thread *thread, pg_nanos deadline)
 {
+    enum { SLICES = 32 }; /* so much longer at most than the first */
     atomic_uint *state = &thread->stand_in.state;
     unsigned seen = PG_TASK_ACTIVE;
     int outcome = PG_OK;
+    pg_store_relaxed(&thread->for_ever, deadline == PG_FOREVER);
+    if (deadline == PG_FOREVER) pg_add_seqcst(&pg_the_sched.thread_parks, 1); /* before it is seen parked: deadlock.c */
     if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) {
         pg_check(pg_task_take_notification(&thread->stand_in));
         return PG_OK;
@@ -480,11 +527,14 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     while (is_waited_for(state) && outcome == PG_OK) {
         pg_nanos until = deadline;
         if (thread->is_main) {
-            pg_nanos slice = pg_now() + PG_SIGNAL_SLICE;
-            if (slice < until) until = slice;
+            pg_nanos look = pg_now() + thread->slice;
+            if (look < until) until = look;
         }
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
-        if (outcome == PG_ETIMEDOUT && until != deadline) outcome = PG_EINTERRUPTED;
+        if (outcome == PG_ETIMEDOUT && until != deadline) {
+            outcome = PG_EINTERRUPTED;
+            if (thread->slice < SLICES * pg_load_relaxed(&pg_the_sched.signal_slice)) thread->slice *= 2;
+        }
     }
     if (outcome == PG_OK) return PG_OK;
     seen = PG_TASK_PARKED;
@@ -540,13 +590,33 @@ bool pg_sched_is_cancelled(pg_task *self)
     return pg_the_sched.hooks.is_cancelled != NULL && pg_the_sched.hooks.is_cancelled(self);
 }
 
+/* Main, inside the interpreter, in a wait without a deadline: whether to give it up because nobody can end it. The full
+ * look costs a system call or three, so a wait that stays quiet makes it ever more seldom. */
+static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
+{
+    enum { SELDOM = 16 };
+    int harmless;
+    if (pg_the_sched.hooks.thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
+        *quiet = 0;
+        return false;
+    }
+    ++*quiet;
+    bool look = (*quiet & (*quiet - 1)) == 0 || *quiet % SELDOM == 0;
+    if (!look || !pg_nobody_wakes_main() || is_done(done) || pg_load_acquire(&self->alarm)) return false;
+    return pg_the_sched.hooks.thread_stuck();
+}
+
 static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
 {
+    unsigned quiet = 0; /* looks in a row at which all was quiet */
+    if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
         if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
-        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted()) continue;
+        if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
+            (deadline != PG_FOREVER || !gives_up_stuck(self, done, &quiet)))
+            continue;
         if (outcome != PG_OK) return outcome;
     }
     return PG_OK;
@@ -565,8 +635,14 @@ int pg_sched_sleep_until(pg_nanos deadline)
     pg_task *self = pg_sched_self();
     if (self == NULL) return PG_ENOMEM;
     atomic_init(&never, PG_WAIT_OPEN);
+    if (deadline == PG_FOREVER) deadline--; /* whoever sleeps waits for nobody: it has an end, however far */
     int outcome = pg_sched_park_until(self, &never, deadline);
     return outcome == PG_ETIMEDOUT ? PG_OK : outcome;
+}
+
+void pg_sched_set_signal_slice(pg_nanos slice)
+{
+    pg_store_relaxed(&pg_the_sched.signal_slice, slice > 0 ? slice : PG_SIGNAL_SLICE);
 }
 
 /* ---- timers of the layer above ---- */
@@ -631,6 +707,8 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_inject_init(&sched->no_stack);
     pg_timers_init(&sched->timers);
     pg_store_relaxed(&sched->coarse_now, pg_now());
+    pg_sched_set_signal_slice(0);
+    sched->started_at = pg_now();
     pg_tls_on_thread_exit(thread_destroy);
     return PG_OK;
 }

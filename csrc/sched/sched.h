@@ -63,6 +63,8 @@ typedef struct pg_hooks {
     void (*thread_enter)(void *token);
     /* On the main thread, inside again after pg_sched_park said PG_EINTERRUPTED: true gives the wait up. */
     bool (*thread_interrupted)(void);
+    /* Likewise, when nothing the scheduler knows of can end the main thread's wait: true gives it up. */
+    bool (*thread_stuck)(void);
     /* The waiter itself, inside, when its alarm (objects/task.h) is set: true gives the wait up. */
     bool (*is_cancelled)(pg_task *self);
     /* Is somebody inside the interpreter now? A hint to spin on. */
@@ -149,6 +151,11 @@ enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
 /* Likewise without a deadline and whatever the alarm says: for what cancellation has to wait for. PG_OK or PG_EINTERRUPTED. */
 int pg_sched_park_shielded(pg_task *self, atomic_uchar *done);
+/* For tests: with a seed, everything the scheduler leaves to chance is drawn from it, a task is now and then put behind
+ * others, and pg_sched_preempt_point yields now and then. Off: everything as usual again. */
+void pg_sched_set_seed(bool on, uint64_t seed);
+extern atomic_bool pg_sched_is_seeded;
+void pg_sched_preempt_point(void);
 /* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */
 void pg_sched_inject_stale_wakes(unsigned every);
 void pg_sched_yield(void);
@@ -157,9 +164,30 @@ int pg_sched_sleep_until(pg_nanos deadline);
 int pg_sched_pin(void);
 int pg_sched_unpin(void);
 
+/* Whoever can make tasks or threads ready and is neither a task, a timer nor a thread that the scheduler sees awake (a
+ * poller that sleeps until a descriptor is ready, a helper thread with a job under way) raises this count first and
+ * lowers it after the wake; while it is above zero nobody is deadlocked. Any thread. */
+void pg_sched_outside_add(int change);
+/* For tests: how long the main thread sleeps before it looks around, instead of a tenth of a second; 0 resets it. */
+void pg_sched_set_signal_slice(pg_nanos slice);
+
 /* Timers of the layer above: on expiry, fire() names a task to enqueue. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
+
+/* The watchdog: report tasks that run for `limit` without a scheduling point, once each time; 0 turns it off. */
+int pg_sched_set_watchdog(pg_nanos limit);
+/* For the one thread that reports: wait until there is something, then take it. `task` is what the worker carries, NULL
+ * when it has left the call meanwhile; valid only as long as the caller stays inside the interpreter. */
+int pg_sched_wait_overdue(void);
+typedef struct pg_overdue {
+    pg_task *task;
+    pg_nanos since;
+    unsigned long os_id;
+} pg_overdue;
+bool pg_sched_next_overdue(pg_overdue *found);
+/* Write a line on the scheduler to stderr every so often; 0 turns it off. */
+void pg_sched_set_trace(pg_nanos interval);
 
 /* Pseudo-random, a stream per OS thread; not for secrets. */
 uint64_t pg_sched_random(void);

@@ -40,7 +40,8 @@ static pg_task *take_run_next(pg_worker *victim)
 static pg_task *steal(pg_worker *worker)
 {
     int slots = worker_slots();
-    for (int i = 0, at = (int)(pg_random_step(&worker->thread.random) % (unsigned)slots); i < slots; i++, at = (at + 1) % slots) {
+    uint64_t random = pg_random_step(&worker->victims) ^ pg_load_relaxed(&pg_the_sched.seed);
+    for (int i = 0, at = (int)(random % (unsigned)slots); i < slots; i++, at = (at + 1) % slots) {
         pg_worker *victim = worker_at(at);
         if (victim == worker) continue;
         pg_task *task = pg_runq_steal(&worker->queue, &victim->queue);
@@ -123,7 +124,9 @@ static pg_worker *new_record_locked(void)
     void *memory = NULL;
     if (posix_memalign(&memory, PG_CACHE_LINE, sizeof(pg_worker)) != 0) return NULL;
     pg_worker *worker = __builtin_memset(memory, 0, sizeof *worker);
-    worker->thread.random = (uint64_t)slots << 32;
+    worker->thread.stream = (uint32_t)slots;
+    worker->thread.seed_epoch = UINT32_MAX; /* none yet */
+    worker->victims = (uint64_t)slots << 32;
     pg_runq_init(&worker->queue);
     pg_inject_init(&worker->inbox);
     pg_list_init(&worker->link);

@@ -2,7 +2,7 @@
  *
  *      S1 lock all channels, in order of address
  *      S2 if any case can go on, do one of them, chosen uniformly; unlock, done
- *      S3 link a waiter per case; unlock; park
+ *      S3 link a waiter per case, those of one channel in random order; unlock; park
  *      S4 whoever claims the wait first finishes it, under its channel's lock
  *      S5 lock all again and unlink what is left: with all locks held nobody can be in the middle of S4
  */
@@ -83,11 +83,25 @@ static int try_cases(select_state *state, pg_selected *selected, pg_task **ready
     }
 }
 
+/* A channel that stands in several cases serves the one that was linked first: let chance decide which that is. */
+static void shuffle(select_state *state)
+{
+    for (uint32_t i = 0; i < state->count; i++) state->waiters[i].index = i;
+    if (state->lock_count == state->count) return; /* each channel stands in one case */
+    for (uint32_t i = state->count; i > 1; i--) {
+        uint32_t chosen = (uint32_t)(pg_sched_random() % i), last = state->waiters[i - 1].index;
+        state->waiters[i - 1].index = state->waiters[chosen].index;
+        state->waiters[chosen].index = last;
+    }
+}
+
 static void link_all(select_state *state, pg_party *party)
 {
+    shuffle(state);
     for (uint32_t i = 0; i < state->count; i++) {
-        const pg_case *one = &state->cases[i];
-        state->waiters[i] = (pg_waiter){.party = party, .index = i, .value = one->value};
+        uint32_t index = state->waiters[i].index;
+        const pg_case *one = &state->cases[index];
+        state->waiters[i] = (pg_waiter){.party = party, .index = index, .value = one->value};
         pg_list_init(&state->waiters[i].link);
         if (one->chan != NULL) pg_chan_link(one->chan, &state->waiters[i], one->is_send);
     }

@@ -1,0 +1,42 @@
+"""The pytest plugin, an entry point of the distribution: see `pygo.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pygo")
+    group.addoption(
+        "--pygo-seed",
+        type=int,
+        default=None,
+        metavar="N",
+        help="the seed of the fixture pygo_seed, to repeat a run (default: another one each time)",
+    )
+
+
+@pytest.fixture
+def pygo_leak_check() -> Iterator[None]:
+    """Fail the test if tasks that it has spawned do not end."""
+    from pygo import testing
+
+    with testing.leak_check():
+        yield
+
+
+@pytest.fixture
+def pygo_seed(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with a seeded scheduler and one worker; the value is the seed, which a failure's report shows."""
+    import random
+
+    from pygo import testing
+
+    seed = request.config.getoption("--pygo-seed")
+    if seed is None:
+        seed = random.randrange(2**32)
+    request.node.add_report_section("setup", "pygo", f"scheduled with --pygo-seed={seed}")
+    with testing.seeded(seed):
+        yield seed
