@@ -269,7 +269,8 @@ static int take_names(void)
 
 static int add_types(PyObject *module)
 {
-    PyTypeObject *types[] = {&Task_Type, &Scope_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type};
+    PyTypeObject *types[] = {&Task_Type, &Scope_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type, &Lock_Type, &RLock_Type,
+                             &Semaphore_Type, &BoundedSemaphore_Type, &WeightedSemaphore_Type, &Event_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0) return -1;
     return 0;
@@ -289,7 +290,7 @@ static int native_exec(PyObject *module)
         done = true;
     }
     if (add_types(module) < 0) return -1;
-    PyMethodDef *functions[] = {select_methods, time_methods, scope_functions};
+    PyMethodDef *functions[] = {select_methods, time_methods, scope_functions, lock_functions};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (PyModule_AddFunctions(module, functions[i]) < 0) return -1;
     return 0;

@@ -9,6 +9,8 @@
 #include "python/interp.h"
 #include "sync/chan.h"
 #include "sync/latch.h"
+#include "sync/mutex.h"
+#include "sync/semaphore.h"
 
 /* What a waiting task waits for; lies on the waiting call's stack, pg_fiber.wait points to it. */
 enum { TASK_FEW_ARGUMENTS = 3 };
@@ -81,6 +83,35 @@ typedef struct WaitGroupObject {
     PyObject *weakrefs;
 } WaitGroupObject;
 
+typedef struct LockObject {
+    PyObject_HEAD
+    pg_mutex core;
+    bool shielded; /* cancellation waits for it */
+    PyObject *weakrefs;
+} LockObject;
+
+typedef struct RLockObject {
+    PyObject_HEAD
+    pg_mutex core;
+    uint64_t owner; /* 0: nobody, or who has been handed the mutex and has not run since */
+    size_t depth;   /* how often the owner holds it */
+    PyObject *weakrefs;
+} RLockObject;
+
+typedef struct SemaphoreObject {
+    PyObject_HEAD
+    pg_semaphore core;
+    int64_t limit; /* how many permits may be free */
+    PyObject *weakrefs;
+} SemaphoreObject;
+
+typedef struct EventObject {
+    PyObject_HEAD
+    pg_latch core; /* 0: set; 1: not */
+    PyObject *weakrefs;
+} EventObject;
+
+extern PyTypeObject Lock_Type, RLock_Type, Semaphore_Type, BoundedSemaphore_Type, WeightedSemaphore_Type, Event_Type;
 extern PyTypeObject Scope_Type, Task_Type, Channel_Type, SendChannel_Type, RecvChannel_Type, Case_Type, WaitGroup_Type;
 
 /* Objects of the Python layer that the native code needs; filled in when the module is made. */
@@ -172,7 +203,24 @@ PyObject *channel_receiver(ChannelObject *channel);
 /* The channel behind a channel or view that allows the direction: borrowed, or NULL with TypeError. */
 ChannelObject *channel_from(PyObject *object, bool to_send);
 
-/* ---- module-level functions: select.c, time.c ---- */
-extern PyMethodDef select_methods[], time_methods[], scope_functions[];
+/* ---- lock.c: what the types of pygo.sync share ---- */
+typedef struct call_arguments {
+    const char *function; /* its name, for complaints */
+    PyObject *const *args;
+    Py_ssize_t count; /* positional ones; those of `keywords` follow */
+    PyObject *keywords;
+} call_arguments;
+
+/* The arguments of `many` optional parameters, borrowed; NULL where none was given. -1 with TypeError. */
+int pick_arguments(const call_arguments *call, const char *const *parameters, PyObject **values, Py_ssize_t many);
+/* threading's timeouts: None or NULL for ever, zero and less once. -1 with TypeError, ValueError or OverflowError. */
+int patience_from(PyObject *timeout, pg_nanos *deadline);
+/* threading's results: True, or False when the time has passed; NULL with what raise_outcome raises. */
+PyObject *truth_of(int outcome, const char *what);
+/* For a type's constructor: no arguments, unless it makes a subclass. False with TypeError. */
+bool takes_nothing(PyTypeObject *type, PyTypeObject *base, PyObject *args, PyObject *kwargs);
+
+/* ---- module-level functions ---- */
+extern PyMethodDef select_methods[], time_methods[], scope_functions[], lock_functions[];
 
 #endif

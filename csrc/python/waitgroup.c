@@ -26,12 +26,15 @@ static PyObject *change(WaitGroupObject *self, long long by)
     return NULL;
 }
 
-static PyObject *waitgroup_add(WaitGroupObject *self, PyObject *args, PyObject *kwargs)
+static PyObject *waitgroup_add(WaitGroupObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    static char *keywords[] = {"n", NULL};
-    long long by = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|L:add", keywords, &by)) return NULL;
-    return change(self, by);
+    static const char *const parameters[] = {"n"};
+    const call_arguments call = {"add", args, count, keywords};
+    PyObject *number = count == 1 && keywords == NULL ? args[0] : NULL;
+    if (PG_UNLIKELY(keywords != NULL || count > 1) && pick_arguments(&call, parameters, &number, 1) < 0) return NULL;
+    if (number == NULL) return change(self, 1);
+    long long by = PyLong_AsLongLong(number);
+    return by == -1 && PyErr_Occurred() ? NULL : change(self, by);
 }
 
 static PyObject *waitgroup_done(WaitGroupObject *self, PyObject *unused) { return change(self, -1); }
@@ -80,7 +83,7 @@ static PyObject *waitgroup_repr(WaitGroupObject *self)
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
 
 static PyMethodDef waitgroup_methods[] = {
-    {"add", CALL(waitgroup_add), METH_VARARGS | METH_KEYWORDS,
+    {"add", CALL(waitgroup_add), FAST_KEYWORDS,
      PyDoc_STR("add($self, /, n=1)\n--\n\nAdd n (may be negative) to the counter. Raises ValueError, and changes nothing, "
                "if it would become\nnegative. Never waits.")},
     {"done", (PyCFunction)waitgroup_done, METH_NOARGS,

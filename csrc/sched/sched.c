@@ -608,12 +608,12 @@ static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
     return pg_the_sched.hooks.thread_stuck();
 }
 
-int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
+static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
 {
     unsigned quiet = 0; /* looks in a row at which all was quiet */
     if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
-        if (PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
+        if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
@@ -623,6 +623,13 @@ int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
     }
     return PG_OK;
 }
+
+int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline)
+{
+    return park_until(self, done, deadline, false);
+}
+
+int pg_sched_park_shielded(pg_task *self, atomic_uchar *done) { return park_until(self, done, PG_FOREVER, true); }
 
 int pg_sched_sleep_until(pg_nanos deadline)
 {

@@ -151,6 +151,8 @@ enum { PG_WAIT_OPEN, PG_WAIT_ENDING, PG_WAIT_ENDED };
 /* Park until *done, which the waker sets before it wakes; PG_ECANCELED also when the alarm says so. Any other outcome than PG_OK means: not done when last seen;
  * the caller unlinks its waiter under the object's lock, and looks again there. */
 int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
+/* Likewise without a deadline and whatever the alarm says: for what cancellation has to wait for. PG_OK or PG_EINTERRUPTED. */
+int pg_sched_park_shielded(pg_task *self, atomic_uchar *done);
 /* For tests: with a seed, everything the scheduler leaves to chance is drawn from it, a task is now and then put behind
  * others, and pg_sched_preempt_point yields now and then. Off: everything as usual again. */
 void pg_sched_set_seed(bool on, uint64_t seed);

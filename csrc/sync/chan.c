@@ -53,6 +53,31 @@ bool pg_waiter_finish(pg_waiter *waiter, uintptr_t value, bool ok, pg_task **rea
     return true;
 }
 
+int pg_wait_in(pg_lock *lock, pg_node *list, uint32_t *counter, uintptr_t value, const pg_patience *patience)
+{
+    pg_task *self = pg_sched_self();
+    pg_party party;
+    pg_waiter waiter = {.party = &party, .value = value};
+    if (self == NULL) {
+        pg_lock_release(lock);
+        return PG_ENOMEM;
+    }
+    pg_party_init(&party, self, false, &waiter, 1);
+    if (self->fiber != NULL) self->fiber->wait = patience->note;
+    pg_waiter_link(&waiter, list, counter);
+    pg_lock_release(lock);
+    int outcome = patience->shielded ? pg_sched_park_shielded(self, &party.done)
+                                     : pg_sched_park_until(self, &party.done, patience->deadline);
+    if (PG_UNLIKELY(outcome != PG_OK)) {
+        pg_lock_acquire(lock);
+        if (pg_load_acquire(&party.done)) outcome = PG_OK;
+        else pg_waiter_unlink(&waiter);
+        pg_lock_release(lock);
+    }
+    pg_party_end(&party);
+    return outcome;
+}
+
 int pg_chan_init(pg_chan *chan, uint32_t capacity)
 {
     *chan = (pg_chan){.capacity = capacity};

@@ -40,6 +40,13 @@ typedef struct pg_waiter {
     uintptr_t value; /* what a sender offers */
 } pg_waiter;
 
+/* How a caller waits. */
+typedef struct pg_patience {
+    pg_nanos deadline;
+    bool shielded;    /* from cancellation; then the deadline must be PG_FOREVER */
+    const void *note; /* what the layer above says of the wait (pg_fiber.wait), or NULL */
+} pg_patience;
+
 void pg_party_init(pg_party *party, pg_task *task, bool is_select, pg_waiter *waiters, uint32_t waiter_count);
 /* The wait is over, for the task that waited. */
 void pg_party_end(pg_party *party);

@@ -1,4 +1,4 @@
-/* What chan.c lends to select.c. */
+/* What chan.c lends to the others. */
 #ifndef PG_SYNC_INTERNAL_H
 #define PG_SYNC_INTERNAL_H
 
@@ -8,6 +8,10 @@
 int pg_chan_send_locked(pg_chan *chan, uintptr_t value, pg_task **ready);
 int pg_chan_recv_locked(pg_chan *chan, uintptr_t *value, pg_task **ready);
 void pg_chan_link(pg_chan *chan, pg_waiter *waiter, bool is_send);
+
+/* Wait in `list` with a record that says `value`. The object's lock is held on entry, not on exit. Any outcome but PG_OK:
+ * the record is out of the list, and nobody had ended the wait. */
+int pg_wait_in(pg_lock *lock, pg_node *list, uint32_t *counter, uintptr_t value, const pg_patience *patience);
 
 static inline void pg_enqueue_if(pg_task *ready)
 {
