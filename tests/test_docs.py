@@ -16,7 +16,9 @@ import pygo
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-WITH_EXAMPLES = ["cancellation", "caveats", "channels", "debugging", "runtime", "select", "tasks", "testing", "tutorial", "waiting"]
+WITH_EXAMPLES = (
+    "cancellation caveats channels debugging from-go from-others runtime select tasks testing tutorial waiting"
+).split()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
