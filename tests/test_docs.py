@@ -16,7 +16,18 @@ import pygo
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-WITH_EXAMPLES = ["cancellation", "caveats", "channels", "runtime", "select", "tasks", "testing", "tutorial", "waiting"]
+WITH_EXAMPLES = [
+    "cancellation",
+    "caveats",
+    "channels",
+    "runtime",
+    "select",
+    "sync",
+    "tasks",
+    "testing",
+    "tutorial",
+    "waiting",
+]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
