@@ -18,6 +18,7 @@ from __future__ import annotations
 import atexit as _atexit
 import os as _os
 from collections.abc import Callable as _Callable
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from pygo import _extension as _extension  # loads the native module, or says why it can not
@@ -63,6 +64,9 @@ from pygo._native import (
 from pygo._report import excepthook
 from pygo._threads import lock_thread
 
+if _TYPE_CHECKING:
+    from pygo import sync
+
 __version__ = "0.1.0"
 
 go = spawn
@@ -102,11 +106,20 @@ __all__ = [
     "shield",
     "sleep",
     "spawn",
+    "sync",
     "timeout",
     "to_thread",
     "wait",
     "yield_now",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "sync":  # imported at the first use: many programs need none of it
+        import importlib
+
+        return importlib.import_module("pygo.sync")
+    raise AttributeError(f"module 'pygo' has no attribute {name!r}")
 
 
 def _from_environment(name: str, kind: _Callable[[str], _Any], use: _Callable[[_Any], object], rule: str) -> None:

@@ -36,9 +36,10 @@ PROGRAMS = {
     "test_timer": LOW_FLOORS,
     "test_sched": ALL_FLOORS,
     "test_chan": ALL_FLOORS,
+    "test_mutex": ALL_FLOORS,
 }
-SWITCHING = ("test_switch", "test_stack", "test_sched", "test_chan")
-QUEUEING = ("test_runq", "test_sched", "test_chan")
+SWITCHING = ("test_switch", "test_stack", "test_sched", "test_chan", "test_mutex")
+QUEUEING = ("test_runq", "test_sched", "test_chan", "test_mutex")
 
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wno-unused-parameter", "-Werror")
 COMMON = ("-std=gnu11", "-O2", "-g", "-pthread", "-D_GNU_SOURCE=1", f"-I{CSRC}", f"-I{HERE / 'c'}", *WARNINGS)
@@ -337,6 +338,24 @@ MUTATIONS = [
         "if (party->is_select && pg_load_acquire(&party->claimed)) return false;",
         "test_chan",
         "select_delivers_every_value_once",
+        "",
+    ),
+    Mutation(
+        "mutex_freed_before_its_waiter",
+        "sync/mutex.c",
+        "node != NULL ? PG_MUTEX_HELD : PG_MUTEX_FREE",
+        "PG_MUTEX_FREE",
+        "test_mutex",
+        "tasks_and_threads_exclude_each_other",
+        "test_mutex.c:",
+    ),
+    Mutation(
+        "those_behind_a_quitter_forgotten",
+        "sync/semaphore.c",
+        "if (PG_UNLIKELY(outcome != PG_OK)) {",
+        "if (false) {",
+        "test_mutex",
+        "those_behind_a_large_waiter_that_gives_up_go_on",
         "",
     ),
     Mutation(

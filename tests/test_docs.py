@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 WITH_EXAMPLES = (
-    "cancellation caveats channels debugging from-go from-others runtime select tasks testing tutorial waiting"
+    "cancellation caveats channels debugging from-go from-others runtime select sync tasks testing tutorial waiting"
 ).split()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
