@@ -114,11 +114,14 @@ __all__ = [
 ]
 
 
+_AT_FIRST_USE = {"sync", "testing"}  # many programs need none of them
+
+
 def __getattr__(name: str) -> _Any:
-    if name == "sync":  # imported at the first use: many programs need none of it
+    if name in _AT_FIRST_USE:
         import importlib
 
-        return importlib.import_module("pygo.sync")
+        return importlib.import_module(f"pygo.{name}")
     raise AttributeError(f"module 'pygo' has no attribute {name!r}")
 
 

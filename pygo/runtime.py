@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
-from pygo import _deadlock, _extension, _leaks, _report, _watchdog
+from pygo import _deadlock, _extension, _report, _watchdog
 from pygo._native import Task, all_tasks
 
 __all__ = [
@@ -159,6 +159,8 @@ def leaked_tasks() -> list[Task[Any]]:
     silence: what is held in ways that Python cannot see counts as reachable. A task whose handle alone is still held is
     leaked all the same. Never waits.
     """
+    from pygo import _leaks  # seldom needed
+
     return _leaks.leaked_tasks()
 
 
