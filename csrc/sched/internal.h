@@ -12,9 +12,11 @@
 enum {
     PG_POLL_TICKS = 64,       /* every so many task starts a worker looks at the shared queue, timers and turns */
     PG_TURN_POLLS = 8,        /* a turn costs some microseconds: after so many polls with a thread waiting for one */
-    PG_NEXT_STREAK = 128,     /* so often may run_next jump the queue in a row */
+    PG_NEXT_STREAK = 128,     /* so often may run_next jump the queue in a row, see is_streak_over */
     PG_EXPIRE_BATCH = 64,
 };
+#define PG_POLL_TIME ((pg_nanos)1000000)      /* the same where tasks run long; and the time of a streak of them */
+#define PG_TURN_TIME ((pg_nanos)10000000)     /* the longest turn that others are compensated for */
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
 #define PG_SIGNAL_SLICE (PG_SECOND / 10) /* main looks for signals that came just before it slept */
@@ -52,6 +54,8 @@ struct pg_worker {
     pg_fiber *entering; /* the fiber being switched to: how a new one learns who it is */
     enum worker_post post;
     uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
+    pg_nanos polled_at, picked_at; /* coarse times, as those below */
+    pg_nanos streak_start, streak_least, longest_turn; /* see is_streak_over */
     bool searching, give_turn;
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;

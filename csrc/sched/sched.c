@@ -181,18 +181,42 @@ static pg_task *take_inbox(pg_worker *worker)
     return pg_inject_pop(&worker->inbox, &task, 1) ? task : NULL;
 }
 
+/* Tasks that wake each other run one after the other, ahead of the queue: a streak. It must not starve the queue, in
+ * switches or in time, nor may partners that take long turns get more time than those that take short ones: a streak
+ * goes on at least as long as the longest turn of the streak before it. */
+static bool is_streak_over(const pg_worker *worker)
+{
+    pg_nanos lasted = worker->picked_at - worker->streak_start;
+    return lasted >= worker->streak_least && (worker->next_streak >= PG_NEXT_STREAK || lasted >= PG_POLL_TIME);
+}
+
+static void start_streak(pg_worker *worker)
+{
+    worker->next_streak = 0;
+    worker->streak_start = worker->picked_at;
+    worker->streak_least = worker->longest_turn < PG_TURN_TIME ? worker->longest_turn : PG_TURN_TIME;
+    worker->longest_turn = 0;
+}
+
+/* The coarse time, to which others or the worker itself at a poll move the clock. */
+static pg_nanos note_turn(pg_worker *worker)
+{
+    pg_nanos now = pg_load_relaxed(&pg_the_sched.coarse_now), turn = now - worker->picked_at;
+    if (worker->current != NULL && turn > worker->longest_turn) worker->longest_turn = turn;
+    worker->picked_at = now;
+    return now;
+}
+
 static pg_task *take_next(pg_worker *worker)
 {
     if (pg_load_relaxed(&worker->run_next) == NULL) return NULL;
-    if (worker->next_streak >= PG_NEXT_STREAK && pg_runq_length(&worker->queue) > 0) {
-        pg_task *task = pg_exchange_acqrel(&worker->run_next, NULL); /* two partners must not starve the queue */
-        if (task != NULL) pg_runq_push(&worker->queue, task, &pg_the_sched.inject);
-        return NULL;
-    }
-    return pg_exchange_acqrel(&worker->run_next, NULL);
+    pg_task *task = pg_exchange_acqrel(&worker->run_next, NULL);
+    if (task == NULL || !is_streak_over(worker) || pg_runq_length(&worker->queue) == 0) return task;
+    pg_runq_push(&worker->queue, task, &pg_the_sched.inject);
+    return NULL;
 }
 
-/* Every PG_POLL_TICKS: what other threads put elsewhere gets its share. */
+/* Every PG_POLL_TICKS or PG_POLL_TIME: what other threads put elsewhere gets its share. */
 static pg_task *poll_shared(pg_worker *worker)
 {
     if (pg_load_relaxed(&pg_the_sched.turns) > 0 && ++worker->turn_polls >= PG_TURN_POLLS) {
@@ -200,7 +224,7 @@ static pg_task *poll_shared(pg_worker *worker)
         worker->give_turn = true;
         return NULL;
     }
-    pg_expire_timers(pg_now());
+    pg_expire_timers(worker->polled_at = pg_now());
     return take_shared(worker, 1);
 }
 
@@ -214,7 +238,7 @@ static pg_task *pick_candidate(pg_worker *worker)
         worker->next_streak++;
         return task;
     }
-    worker->next_streak = 0;
+    start_streak(worker);
     task = pg_runq_pop(&worker->queue);
     return task != NULL ? task : take_shared(worker, PG_RUNQ_SIZE / 2);
 }
@@ -225,7 +249,8 @@ pg_task *pg_pick(pg_worker *worker)
     unsigned tick = pg_load_relaxed(&worker->tick) + 1;
     pg_store_relaxed(&worker->tick, tick);
     if (PG_UNLIKELY(pg_load_relaxed(&worker->attention) != 0)) return NULL;
-    if (PG_UNLIKELY(tick % PG_POLL_TICKS == 0) && worker->pinned_task == NULL) {
+    bool poll = note_turn(worker) - worker->polled_at >= PG_POLL_TIME || tick % PG_POLL_TICKS == 0;
+    if (PG_UNLIKELY(poll) && worker->pinned_task == NULL) {
         task = poll_shared(worker);
         if (worker->give_turn) return NULL;
     }
