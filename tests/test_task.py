@@ -680,6 +680,31 @@ class TestExitTask:
 
 
 class TestLockThread:
+    def test_a_locked_task_that_yields_lets_the_others_run(self, workers: int) -> None:
+        """They need another OS thread for it, with this one's right to run."""
+        rounds, over = [0, 0], pygo.Channel[None]()
+
+        def body(slot: int) -> None:
+            with pygo.lock_thread():
+                while not over.closed:
+                    rounds[slot] += 1
+                    pygo.yield_now()
+
+        def others() -> list[int]:
+            waited = []
+            for _ in range(10):
+                before = sum(rounds)
+                pygo.spawn(pygo.sleep, 0.0001).join(timeout=HANG)
+                waited.append(sum(rounds) - before)
+            return waited
+
+        tasks = [pygo.spawn(body, slot) for slot in range(2)]
+        wait_until(lambda: min(rounds) > 100)
+        waited = pygo.spawn(others).join(timeout=HANG) + others()
+        over.close()
+        join_all(tasks)
+        assert sorted(waited)[len(waited) // 2] < 100_000, waited
+
     def test_the_task_keeps_its_os_thread(self, workers: int) -> None:
         stop: pygo.Channel[None] = pygo.Channel()
 

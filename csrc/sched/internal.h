@@ -134,6 +134,8 @@ void pg_wake_one(void);               /* P3, slow half: take a free permit, wake
 void pg_worker_notify(pg_worker *worker); /* its inbox has something */
 bool pg_work_visible(void);
 void pg_take_permit_away(pg_worker *worker);
+/* Its pinned task yields: what is ready can only run elsewhere, with this worker's permit. */
+void pg_worker_make_way(pg_worker *worker);
 size_t pg_worker_flush(pg_worker *worker); /* its queue goes to the shared one */
 
 /* P3, fast half. Call after the task has been stored in the shared queue, whose count is sequentially consistent. */

@@ -225,7 +225,7 @@ static pg_task *poll_shared(pg_worker *worker)
         return NULL;
     }
     pg_expire_timers(worker->polled_at = pg_now());
-    return take_shared(worker, 1);
+    return worker->pinned_task == NULL ? take_shared(worker, 1) : NULL;
 }
 
 static pg_task *pick_candidate(pg_worker *worker)
@@ -250,7 +250,7 @@ pg_task *pg_pick(pg_worker *worker)
     pg_store_relaxed(&worker->tick, tick);
     if (PG_UNLIKELY(pg_load_relaxed(&worker->attention) != 0)) return NULL;
     bool poll = note_turn(worker) - worker->polled_at >= PG_POLL_TIME || tick % PG_POLL_TICKS == 0;
-    if (PG_UNLIKELY(poll) && worker->pinned_task == NULL) {
+    if (PG_UNLIKELY(poll)) {
         task = poll_shared(worker);
         if (worker->give_turn) return NULL;
     }
@@ -334,6 +334,7 @@ static void switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post pos
 {
     fiber->saved_errno = pg_errno_get(); /* before picking, which may map a stack or meet a busy lock */
     pg_task *next = pg_pick(worker);
+    if (next == NULL && post == POST_YIELD && worker->pinned_task != NULL) pg_worker_make_way(worker);
     if (next == NULL && post == POST_YIELD && !worker->give_turn && pg_load_relaxed(&worker->attention) == 0) {
         pg_errno_set(fiber->saved_errno);
         return;
