@@ -301,7 +301,7 @@ pg_task *pg_pick(pg_worker *worker)
     pg_store_relaxed(&worker->tick, tick);
     if (PG_UNLIKELY(pg_load_relaxed(&worker->attention) != 0)) return NULL;
     bool poll = note_turn(worker) - worker->polled_at >= PG_POLL_TIME || tick % PG_POLL_TICKS == 0;
-    if (pg_is_seeded()) poll = pg_is_drawn(PG_POLL_TICKS); /* not by the clock */
+    if (pg_is_seeded() && worker->current != NULL) poll = pg_is_drawn(PG_POLL_TICKS); /* not by the clock */
     if (PG_UNLIKELY(poll)) {
         task = poll_shared(worker);
         if (worker->give_turn) return NULL;
