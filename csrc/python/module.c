@@ -154,6 +154,7 @@ static PyObject *do_after_fork_in_child(PyObject *module, PyObject *unused)
     interp_after_fork(pg_sched_fiber());
     pg_sched_after_fork_in_child(pg_sync_forget);
     task_forget_others(task_current());
+    timer_after_fork_in_child();
     Py_RETURN_NONE;
 }
 
@@ -231,7 +232,8 @@ static int take_names(void)
 
 static int add_types(PyObject *module)
 {
-    PyTypeObject *types[] = {&Task_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type};
+    PyTypeObject *types[] = {&Task_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type,
+                             &Timer_Type, &Ticker_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0) return -1;
     return 0;

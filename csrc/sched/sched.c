@@ -554,6 +554,11 @@ int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline)
 
 bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(&pg_the_sched.timers, timer); }
 
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline)
+{
+    return pg_timer_is_pending(&pg_the_sched.timers, timer, deadline);
+}
+
 pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
 
 /* ---- pinning ---- */

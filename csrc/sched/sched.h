@@ -148,6 +148,7 @@ int pg_sched_unpin(void);
 /* Timers of the layer above: on expiry, fire() names a task to enqueue. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline);
 
 /* Pseudo-random, a stream per OS thread; not for secrets. */
 uint64_t pg_sched_random(void);
