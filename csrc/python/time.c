@@ -21,57 +21,13 @@ static PyObject *do_sleep(PyObject *module, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
-/* ---- after: a channel, and a timer whose expiry starts a task of its own that sends ---- */
-
-typedef struct after_timer {
-    pg_task task;
-    pg_timer timer;
-    PyObject *channel;
-} after_timer;
-
-static pg_task *after_fire(pg_timer *timer) { return &pg_container_of(timer, after_timer, timer)->task; }
-
-static void after_run(pg_task *task)
-{
-    after_timer *self = pg_container_of(task, after_timer, task);
-    ChannelObject *channel = (ChannelObject *)self->channel;
-    pg_sched_detach_task();
-    PyMem_Free(self);
-    PyObject *now = PyFloat_FromDouble((double)pg_now() / 1e9);
-    if (now == NULL) {
-        PyErr_WriteUnraisable((PyObject *)channel);
-    } else if (pg_chan_send(&channel->core, (uintptr_t)now, PG_NEVER_WAIT) != PG_OK) {
-        Py_DECREF(now); /* the one place is free: only a channel closed behind the view's back gets here */
-    }
-    Py_DECREF(channel);
-    interp_reset(pg_sched_fiber());
-}
-
 static PyObject *do_after(PyObject *module, PyObject *seconds)
 {
     pg_nanos nanos;
     if (nanos_from(seconds, &nanos) < 0) return NULL;
-    ChannelObject *channel = channel_make(1);
+    ChannelObject *channel = timer_channel(nanos);
     PyObject *view = channel ? channel_receiver(channel) : NULL;
-    after_timer *self = view ? PyMem_Malloc(sizeof *self) : NULL;
-    if (self == NULL) {
-        Py_XDECREF(view);
-        Py_XDECREF(channel);
-        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
-    }
-    pg_task_init(&self->task, after_run);
-    self->timer = (pg_timer){.fire = after_fire};
-    self->channel = (PyObject *)channel; /* steals */
-    pg_nanos deadline = nanos == 0 ? pg_now() : pg_deadline_after(nanos);
-    if (deadline == PG_FOREVER) { /* it never fires: nothing to keep */
-        PyMem_Free(self);
-        Py_DECREF(channel);
-    } else if (pg_sched_timer_start(&self->timer, deadline) != PG_OK) {
-        PyMem_Free(self);
-        Py_DECREF(channel);
-        Py_DECREF(view);
-        return PyErr_NoMemory();
-    }
+    Py_XDECREF(channel);
     return view;
 }
 
@@ -85,9 +41,9 @@ typedef struct found_channels {
 static void look_at_timer(pg_timer *timer, void *opaque)
 {
     found_channels *found = opaque;
-    if (timer->fire != after_fire) return;
-    if (found->count < found->room)
-        found->items[found->count] = Py_NewRef(pg_container_of(timer, after_timer, timer)->channel);
+    PyObject *channel = timer_target(timer);
+    if (channel == NULL) return;
+    if (found->count < found->room) found->items[found->count] = Py_NewRef(channel);
     found->count++;
 }
 

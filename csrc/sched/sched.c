@@ -688,6 +688,11 @@ void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaq
     pg_lock_release(&timers->lock);
 }
 
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline)
+{
+    return pg_timer_is_pending(&pg_the_sched.timers, timer, deadline);
+}
+
 pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
 
 /* ---- pinning ---- */

@@ -176,6 +176,8 @@ void pg_sched_set_signal_slice(pg_nanos slice);
 /* Timers of the layer above: on expiry, fire() names a task to enqueue. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
+/* Whether it is pending, and until when. */
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline);
 /* Call `look` for every pending timer; it runs under the timers' lock, and so may not start, stop or allocate. */
 void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaque);
 
