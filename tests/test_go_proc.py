@@ -402,7 +402,7 @@ class TestNobodyStarves:
 
     @pytest.mark.parametrize("place", PLACES)
     def test_tasks_start_while_partners_take_long_turns(self, place: str, workers: int) -> None:
-        """What is spawned from anywhere waits for one of their turns, not for a hundred and twenty-eight."""
+        """What is spawned from anywhere waits for a few of their turns, not for as many as a streak has switches."""
         over: Channel[None] = Channel()
         turns = [0]
 
@@ -417,9 +417,8 @@ class TestNobodyStarves:
             waited = []
             for _ in range(5):
                 before = turns[0]
-                spawn(int).join(timeout=HANG)
-                waited.append(turns[0] - before)
-            return waited
+                waited.append(spawn(lambda: turns[0]).join(timeout=HANG) - before)
+            return sorted(waited)
 
         wake: Channel[None] = Channel()
         players = [spawn(player, wake) for _ in range(2)]
@@ -427,7 +426,7 @@ class TestNobodyStarves:
         waited = PLACES[place](main)
         over.close()
         join_all(players)
-        assert max(waited) < 60, waited
+        assert waited[2] < 20, waited
 
     @pytest.mark.parametrize("hog", ["compute", "yield", "spawn"])
     def test_tasks_spawned_while_all_are_busy_start_and_end(self, hog: str, workers: int) -> None:
