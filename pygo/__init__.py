@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import atexit as _atexit
 import os as _os
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from pygo import _extension as _extension  # loads the native module, or says why it can not
 from pygo import _imports, runtime
@@ -50,6 +53,9 @@ from pygo._native import (
 from pygo._report import excepthook
 from pygo._threads import lock_thread
 
+if _TYPE_CHECKING:
+    from pygo import context
+
 __version__ = "0.1.0"
 
 go = spawn
@@ -72,6 +78,7 @@ __all__ = [
     "after",
     "all_tasks",
     "call_on_stack",
+    "context",
     "current_task",
     "excepthook",
     "exit_task",
@@ -85,6 +92,13 @@ __all__ = [
     "spawn",
     "yield_now",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import at their first use the submodules that many programs do not need."""
+    if name == "context":
+        return _import_module("pygo.context")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _workers_from_environment() -> None:
