@@ -278,8 +278,8 @@ def background() -> Context:
 def with_cancel(ctx: Context) -> tuple[Context, CancelFunc]:
     """A child of `ctx`, and the function that ends it: `(child, cancel)`. The child ends with `ctx` at the latest.
 
-    `cancel(cause=None)` ends the child and all below it, which have ended when it returns. Call it when the child's work
-    is done, too: until then `ctx` refers to the child. Raises TypeError.
+    `cancel(cause=None)` ends the child and all below it, which have ended when it returns. Call it when the child's
+    work is done, too: until then `ctx` refers to the child. Raises TypeError.
     """
     _check(ctx)
     node = _Cancellable(ctx, ctx.deadline)
@@ -334,8 +334,8 @@ def without_cancel(ctx: Context) -> Context:
 def after_func(ctx: Context, fn: Callable[[], object]) -> Callable[[], bool]:
     """Call `fn()` in a task of its own when `ctx` has ended, at once if it has; returns `stop`.
 
-    `stop()` is True if it kept `fn` from being called, and False if that has been started or was stopped before; it does
-    not wait for `fn`. The task starts in a copy of the caller's `contextvars.Context`. Raises TypeError.
+    `stop()` is True if it kept `fn` from being called, and False if that has been started or was stopped before; it
+    does not wait for `fn`. The task starts in a copy of the caller's `contextvars.Context`. Raises TypeError.
     """
     _check(ctx)
     if not callable(fn):

@@ -581,7 +581,9 @@ class TestRaces:
                     return all(leaf.err is not None and leaf.done.closed for leaf in leaves)
 
                 tasks = [pygo.spawn(check, cancel) for cancel in (cancel_root, cancel_middle, cancel_root)]
-                assert in_threads([lambda c=c, check=check: check(c) for c in (cancel_root, cancel_middle)]) == [True] * 2  # type: ignore[misc]
+                assert (
+                    in_threads([lambda c=c, check=check: check(c) for c in (cancel_root, cancel_middle)]) == [True] * 2
+                )  # type: ignore[misc]
                 assert join_all(tasks) == [True] * 3
         finally:
             sys.setswitchinterval(before)

@@ -16,7 +16,7 @@ import pygo
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-WITH_EXAMPLES = ["caveats", "channels", "runtime", "select", "tasks", "tutorial", "waiting"]
+WITH_EXAMPLES = ["caveats", "channels", "context", "runtime", "select", "tasks", "timers", "tutorial", "waiting"]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
