@@ -67,7 +67,7 @@ from pygo._report import excepthook
 from pygo._threads import lock_thread
 
 if _TYPE_CHECKING:
-    from pygo import sync
+    from pygo import context, sync
 
 __version__ = "0.1.0"
 
@@ -98,6 +98,7 @@ __all__ = [
     "all_tasks",
     "as_completed",
     "call_on_stack",
+    "context",
     "current_task",
     "excepthook",
     "exit_task",
@@ -118,7 +119,7 @@ __all__ = [
 ]
 
 
-_AT_FIRST_USE = {"sync", "testing"}  # many programs need none of them
+_AT_FIRST_USE = {"context", "sync", "testing"}  # many programs need none of them
 
 
 def __getattr__(name: str) -> _Any:

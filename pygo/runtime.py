@@ -59,7 +59,7 @@ class Stats(NamedTuple):
     steals: int
     """Total of times a worker took tasks from another's queue."""
     timers: int
-    """Timers pending: sleeps, timeouts, `after`."""
+    """Timers pending: sleeps, timeouts, `after`, `Timer`, `Ticker`."""
     starved: int
     """Tasks that wait for a stack because the system refused memory."""
     stack_bytes: int

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 WITH_EXAMPLES = (
-    "cancellation caveats channels debugging from-go from-others runtime select sync tasks testing tutorial waiting"
+    "cancellation caveats channels context debugging from-go from-others runtime select sync tasks testing timers"
+    " tutorial waiting"
 ).split()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
