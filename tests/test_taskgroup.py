@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 import weakref
 from typing import Any
 
@@ -322,10 +321,8 @@ def test_a_limit_bounds_what_runs_at_once(limit: int, workers: int) -> None:
             for _ in range(30):
                 tg.spawn(child)
 
-    before = time.get_clock_info("monotonic").resolution
     in_task(body)
     assert 1 <= most <= limit
-    assert before >= 0
 
 
 def test_waiting_for_a_place_is_cancelled_with_the_group() -> None:
