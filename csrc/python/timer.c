@@ -1,14 +1,14 @@
 /* Timer, Ticker, and the channel of after().
  *
- * An alarm is an entry of the timers' heap. Its fire function runs under the heap's lock, on any worker or on the monitor,
- * outside of the interpreter, so it may touch no object: it puts the alarm into a list and names a task, the courier,
- * which does the rest inside: sends the time into a channel, or starts a task for a function.
+ * An alarm is an entry of the timers' heap. Its fire function runs under the heap's lock, on any worker or on the
+ * monitor, outside of the interpreter, so it may touch no object: it puts the alarm into a list and names a task, the
+ * courier, which does the rest inside: sends the time into a channel, or starts a task for a function.
  *
  *      A1 pending: in the heap
  *      A2 rang: in the courier's list (a ticker's stays in the heap, too)
  *      A3 delivered, in one go under the GIL: out of the list, the value in the channel or the task started
- * Stopping takes it out of heap and list and the unread value out of the channel, also in one go under the GIL. So what a
- * stop or a reset has overtaken never arrives, and an alarm can be freed at any time.
+ * Stopping takes it out of heap and list and the unread value out of the channel, also in one go under the GIL. So
+ * what a stop or a reset has overtaken never arrives, and an alarm can be freed at any time.
  *
  * Who keeps what alive: a channel owns its alarm; a Timer or Ticker, and the view its user holds, own the channel. When
  * both are gone, so is the pending alarm. A Timer with a function owns its alarm, and while the function is still to be
@@ -346,8 +346,8 @@ static PyObject *timer_repr(TimerObject *self)
     if (!pg_sched_timer_is_pending(&self->alarm->timer, &deadline))
         return PyUnicode_FromFormat("<%s at %p not pending>", name, self);
     if (deadline == PG_FOREVER) return PyUnicode_FromFormat("<%s at %p pending for ever>", name, self);
-    pg_nanos left = deadline - pg_now();
-    return PyUnicode_FromFormat("<%s at %p pending, due in %lld ms>", name, self, (long long)(left > 0 ? left : 0) / 1000000);
+    long long left = (deadline - pg_now()) / 1000000;
+    return PyUnicode_FromFormat("<%s at %p pending, due in %lld ms>", name, self, left > 0 ? left : 0LL);
 }
 
 #define TIMER_STOP "stop($self, /)\n--\n\n"
@@ -355,9 +355,9 @@ static PyObject *timer_repr(TimerObject *self)
 
 static PyMethodDef timer_methods[] = {
     {"stop", (PyCFunction)timer_stop, METH_NOARGS,
-     PyDoc_STR(TIMER_STOP "Keep the timer from firing, and drop a value nobody has read; return whether it was pending.\n\n"
-               "Afterwards nothing arrives in its channel, and its function is not called. A call that has begun goes on.\n"
-               "Never waits.")},
+     PyDoc_STR(TIMER_STOP "Keep the timer from firing, and drop a value nobody has read; return whether it was "
+               "pending.\n\nAfterwards nothing arrives in its channel, and its function is not called. A call that has "
+               "begun goes on.\nNever waits.")},
     {"reset", (PyCFunction)timer_reset, METH_O,
      PyDoc_STR(TIMER_RESET "Stop the timer, as stop() does, and start it anew; return whether it was pending.\n\n"
                "seconds: from now. Raises ValueError for a negative time; then the timer is as it was. Never waits.")},
@@ -376,8 +376,7 @@ static PyMethodDef ticker_methods[] = {
 };
 
 static PyGetSetDef timer_getset[] = {
-    {"channel", (getter)get_channel, NULL, "The RecvChannel[float] that gets the time, or None if the timer calls a function.",
-     NULL},
+    {"channel", (getter)get_channel, NULL, "The RecvChannel[float] that gets the time, or None with a function.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
