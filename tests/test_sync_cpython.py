@@ -20,7 +20,7 @@ from pygo import sync
 
 pytest.importorskip("test.lock_tests", reason="this interpreter ships no `test` package")
 
-from test import lock_tests, test_queue  # noqa: E402
+from test import lock_tests, test_queue
 
 # Class and method: why it cannot hold. docs/testing.md has the same list.
 LEFT_OUT = {
