@@ -41,6 +41,8 @@ from pygo._native import (
     Scope,
     SendChannel,
     Task,
+    Ticker,
+    Timer,
     WaitGroup,
     _after_fork_in_child,
     _after_fork_in_parent,
@@ -65,7 +67,7 @@ from pygo._report import excepthook
 from pygo._threads import lock_thread
 
 if _TYPE_CHECKING:
-    from pygo import sync
+    from pygo import context, sync
 
 __version__ = "0.1.0"
 
@@ -89,11 +91,14 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskGroup",
+    "Ticker",
+    "Timer",
     "WaitGroup",
     "after",
     "all_tasks",
     "as_completed",
     "call_on_stack",
+    "context",
     "current_task",
     "excepthook",
     "exit_task",
@@ -114,11 +119,14 @@ __all__ = [
 ]
 
 
+_AT_FIRST_USE = {"context", "sync", "testing"}  # many programs need none of them
+
+
 def __getattr__(name: str) -> _Any:
-    if name == "sync":  # imported at the first use: many programs need none of it
+    if name in _AT_FIRST_USE:
         import importlib
 
-        return importlib.import_module("pygo.sync")
+        return importlib.import_module(f"pygo.{name}")
     raise AttributeError(f"module 'pygo' has no attribute {name!r}")
 
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,6 +25,8 @@ HERE = os.path.dirname(__file__)
 def format_stack(stack: Stack) -> str:
     """The lines of a traceback, without its heading."""
     frames = [(stack[i], stack[i + 1], stack[i + 2], None) for i in range(0, len(stack), 3)]
+    import traceback  # heavy, and seldom needed
+
     return "".join(traceback.StackSummary.from_list(frames).format())
 
 
@@ -53,6 +54,8 @@ def excepthook(task: Task[Any], exc: BaseException) -> None:
     """
     if sys.stderr is None:
         return
+    import traceback  # heavy, and seldom needed
+
     lines = "".join(traceback.format_exception(exc))
     print(f"Exception in task {task.name!r}, spawned {spawned_at(task)}:\n{lines}", end="", file=sys.stderr)
 

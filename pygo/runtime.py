@@ -7,12 +7,22 @@ import operator
 import signal
 import sys
 from types import FrameType
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pygo import _deadlock, _extension, _report, _watchdog
-from pygo._native import all_tasks
+from pygo._native import Task, all_tasks
 
-__all__ = ["Stats", "dump", "dump_on", "set_default_stack_size", "set_workers", "stats", "watchdog", "workers"]
+__all__ = [
+    "Stats",
+    "dump",
+    "dump_on",
+    "leaked_tasks",
+    "set_default_stack_size",
+    "set_workers",
+    "stats",
+    "watchdog",
+    "workers",
+]
 
 
 class Stats(NamedTuple):
@@ -49,7 +59,7 @@ class Stats(NamedTuple):
     steals: int
     """Total of times a worker took tasks from another's queue."""
     timers: int
-    """Timers pending: sleeps, timeouts, `after`."""
+    """Timers pending: sleeps, timeouts, `after`, `Timer`, `Ticker`."""
     starved: int
     """Tasks that wait for a stack because the system refused memory."""
     stack_bytes: int
@@ -139,6 +149,19 @@ def watchdog(seconds: float | None) -> None:
     if not 0 <= limit < 1e9:
         raise ValueError(f"the watchdog needs a non-negative number of seconds, not {seconds!r}")
     _watchdog.set_limit(limit)
+
+
+def leaked_tasks() -> list[Task[Any]]:
+    """The tasks that wait, without a deadline, for something that nothing else alive can reach: they never go on.
+
+    After Go's goroutine-leak profile. Looks at every object the garbage collector knows, so it takes about as long as
+    some full collections; other tasks run meanwhile, and what it finds it has seen twice. It errs on the side of
+    silence: what is held in ways that Python cannot see counts as reachable. A task whose handle alone is still held is
+    leaked all the same. Never waits.
+    """
+    from pygo import _leaks  # seldom needed
+
+    return _leaks.leaked_tasks()
 
 
 _deadlock.harmless_handlers.append(_dump_at_signal)

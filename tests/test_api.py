@@ -32,6 +32,13 @@ FUNCTIONS = {
     "recv": "(ch)",
     "send": "(ch, value)",
     "after": "(seconds)",
+    "context.background": "()",
+    "context.with_cancel": "(ctx)",
+    "context.with_timeout": "(ctx, s)",
+    "context.with_deadline": "(ctx, t)",
+    "context.with_value": "(ctx, k, v)",
+    "context.without_cancel": "(ctx)",
+    "context.after_func": "(ctx, fn)",
     "runtime.workers": "()",
     "runtime.set_workers": "(n)",
     "runtime.stats": "()",
@@ -59,6 +66,11 @@ METHODS = {
     "RecvChannel.recv": "(self, timeout=None)",
     "RecvChannel.recv_ok": "(self, timeout=None)",
     "RecvChannel.try_recv": "(self)",
+    "Timer.stop": "(self)",
+    "Timer.reset": "(self, seconds)",
+    "Ticker.stop": "(self)",
+    "Ticker.reset": "(self, seconds)",
+    "context.Context.value": "(self, key)",
     "WaitGroup.add": "(self, n=1)",
     "WaitGroup.done": "(self)",
     "WaitGroup.wait": "(self, timeout=None)",
@@ -67,6 +79,8 @@ METHODS = {
 CLASSES = {
     "Task": "(fn, args=(), kwargs=None, *, name=None, context=None, stack_size=None)",
     "Channel": "(capacity=0)",
+    "Timer": "(seconds, fn=None)",
+    "Ticker": "(seconds)",
     "WaitGroup": "()",
 }
 ATTRIBUTES = {
@@ -74,6 +88,9 @@ ATTRIBUTES = {
     "Channel": ["closed", "capacity", "waiting_receivers", "waiting_senders", "sender", "receiver"],
     "SendChannel": ["closed", "capacity"],
     "RecvChannel": ["closed", "capacity"],
+    "Timer": ["channel"],
+    "Ticker": ["channel"],
+    "context.Context": ["done", "err", "cause", "deadline"],
 }
 ERRORS = {
     "Error": Exception,

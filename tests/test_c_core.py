@@ -239,8 +239,8 @@ MUTATIONS = [
     Mutation(
         "pop_without_compare_and_swap",
         "objects/runq.c",
-        "if (pg_cas_acqrel(&queue->head, &head, head + 1)) return task;",
-        "pg_store_release(&queue->head, head + 1); return task;",
+        "if (pg_cas_acqrel(&queue->head, &head, head + 1)) { /* T3;",
+        "pg_store_release(&queue->head, head + 1); { /* T3;",
         "test_runq",
         "owner_and_thieves_race_for_the_last_task",
         "test_runq.c:",

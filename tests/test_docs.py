@@ -16,18 +16,10 @@ import pygo
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-WITH_EXAMPLES = [
-    "cancellation",
-    "caveats",
-    "channels",
-    "runtime",
-    "select",
-    "sync",
-    "tasks",
-    "testing",
-    "tutorial",
-    "waiting",
-]
+WITH_EXAMPLES = (
+    "cancellation caveats channels context debugging from-go from-others runtime select sync tasks testing timers"
+    " tutorial waiting"
+).split()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
@@ -89,3 +81,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         path = page.parent / name if name else page
         assert path.exists(), target
         assert not anchor or anchor in anchors(path), target
+
+
+def test_the_tests_named_for_ported_behaviours_exist() -> None:
+    """Every row names at least one, or says that it is left out and why."""
+    defined = {path: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
+    text = (ROOT / "docs" / "testing.md").read_text().partition("## Ported behaviours")[2]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", text, re.M)
+    assert len(rows) > 50
+    for subject, ours in rows:
+        if subject.startswith("---") or ours == "test":
+            continue
+        names = re.findall(r"`(?:(Test\w+)|([a-z]+(?:_[a-z]+){2,}))`", ours)
+        assert names or ours.startswith("left out"), subject
+        for group, name in names:
+            wanted = f"class {group}" if group else f"def test_{name}("
+            assert any(wanted in source for source in defined.values()), wanted

@@ -580,6 +580,60 @@ class TestYieldAndSleep:
         assert min(turns) > 1000, turns
 
 
+class TestPartners:
+    """Tasks that wake each other run one after the other, ahead of the queue, but not at the expense of others."""
+
+    def partners(self, wake: Any, over: Any, turn: Any) -> list[Any]:
+        def body() -> None:
+            while pygo.select(pygo.recv(over), pygo.recv(wake)).index == 1:
+                turn()
+                if pygo.select(pygo.send(wake, None), pygo.recv(over)).index == 1:
+                    return
+
+        return [pygo.spawn(body) for _ in range(2)]
+
+    def test_long_turns_of_partners_do_not_hold_up_a_new_task(self, workers: int) -> None:
+        """It starts after a few of their turns, not after as many as a streak has switches."""
+        wake: pygo.Channel[None] = pygo.Channel()
+        over: pygo.Channel[None] = pygo.Channel()
+        turns = [0]
+
+        def turn() -> None:
+            for _ in range(50_000):
+                pass
+            turns[0] += 1
+
+        tasks = self.partners(wake, over, turn)
+        wake.send(None)
+        starts = []
+        for _ in range(5):
+            before = turns[0]
+            starts.append(pygo.spawn(lambda: turns[0]).join(timeout=HANG) - before)
+        over.close()
+        join_all(tasks)
+        assert sorted(starts)[2] < 20, starts
+
+    def test_partners_get_the_same_time_whether_their_turns_are_long_or_short(self, workers: int) -> None:
+        over: pygo.Channel[None] = pygo.Channel()
+        steps = [0, 0]
+
+        def turn(slot: int, amount: int) -> None:
+            for _ in range(amount):
+                steps[slot] += 1
+
+        wakes: list[pygo.Channel[None]] = [pygo.Channel() for _ in range(2)]
+        tasks = self.partners(wakes[0], over, lambda: turn(0, 40_000))
+        tasks += self.partners(wakes[1], over, lambda: turn(1, 400))
+        for wake in wakes:
+            wake.send(None)
+        wait_until(lambda: max(steps) > 2_000_000)
+        long, short = steps
+        over.close()
+        join_all(tasks)
+        assert long < 5 * short, (long, short)
+        assert short < 5 * long, (long, short)
+
+
 class TestExitTask:
     def test_it_ends_the_task_with_the_value_and_runs_finally_blocks(self) -> None:
         steps: list[str] = []
@@ -626,6 +680,31 @@ class TestExitTask:
 
 
 class TestLockThread:
+    def test_a_locked_task_that_yields_lets_the_others_run(self, workers: int) -> None:
+        """They need another OS thread for it, with this one's right to run."""
+        rounds, over = [0, 0], pygo.Channel[None]()
+
+        def body(slot: int) -> None:
+            with pygo.lock_thread():
+                while not over.closed:
+                    rounds[slot] += 1
+                    pygo.yield_now()
+
+        def others() -> list[int]:
+            waited = []
+            for _ in range(10):
+                before = sum(rounds)
+                pygo.spawn(pygo.sleep, 0.0001).join(timeout=HANG)
+                waited.append(sum(rounds) - before)
+            return waited
+
+        tasks = [pygo.spawn(body, slot) for slot in range(2)]
+        wait_until(lambda: min(rounds) > 100)
+        waited = pygo.spawn(others).join(timeout=HANG) + others()
+        over.close()
+        join_all(tasks)
+        assert sorted(waited)[len(waited) // 2] < 100_000, waited
+
     def test_the_task_keeps_its_os_thread(self, workers: int) -> None:
         stop: pygo.Channel[None] = pygo.Channel()
 

@@ -135,6 +135,7 @@ ChannelObject *channel_make(uint32_t capacity)
     ChannelObject *self = PyObject_GC_New(ChannelObject, &Channel_Type);
     if (self == NULL) return NULL;
     self->weakrefs = self->sender = self->receiver = NULL;
+    self->alarm = NULL;
     if (pg_chan_init(&self->core, capacity) != PG_OK) {
         PyObject_GC_Del(self);
         PyErr_NoMemory();
@@ -181,6 +182,7 @@ static void channel_dealloc(ChannelObject *self)
     PyObject_GC_UnTrack(self);
     Py_TRASHCAN_BEGIN(self, channel_dealloc)
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    if (self->alarm != NULL) alarm_free(self->alarm);
     channel_clear(self);
     pg_chan_free(&self->core);
     PyObject_GC_Del(self);

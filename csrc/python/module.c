@@ -160,6 +160,7 @@ static PyObject *do_after_fork_in_child(PyObject *module, PyObject *unused)
     pg_sched_after_fork_in_child(pg_sync_forget);
     task_forget_others(task_current());
     if (pg_sched_self() != NULL) scope_after_fork(pg_sched_self());
+    timer_after_fork_in_child();
     Py_RETURN_NONE;
 }
 
@@ -269,8 +270,10 @@ static int take_names(void)
 
 static int add_types(PyObject *module)
 {
-    PyTypeObject *types[] = {&Task_Type, &Scope_Type, &Channel_Type, &SendChannel_Type, &RecvChannel_Type, &Case_Type, &WaitGroup_Type, &Lock_Type, &RLock_Type,
-                             &Semaphore_Type, &BoundedSemaphore_Type, &WeightedSemaphore_Type, &Event_Type};
+    PyTypeObject *types[] = {&Task_Type,      &Scope_Type,   &Channel_Type, &SendChannel_Type, &RecvChannel_Type,
+                             &Case_Type,      &WaitGroup_Type, &Timer_Type, &Ticker_Type,      &Lock_Type,
+                             &RLock_Type,     &Semaphore_Type, &BoundedSemaphore_Type,         &WeightedSemaphore_Type,
+                             &Event_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0) return -1;
     return 0;

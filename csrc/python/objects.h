@@ -61,6 +61,7 @@ typedef struct ChannelObject {
     pg_chan core;
     PyObject *weakrefs;
     PyObject *sender, *receiver; /* borrowed: a view owns its channel, and takes itself out when it goes */
+    struct alarm_entry *alarm;   /* what sends the time into it, or NULL; goes with it */
 } ChannelObject;
 
 typedef struct ViewObject {
@@ -113,6 +114,20 @@ typedef struct EventObject {
 
 extern PyTypeObject Lock_Type, RLock_Type, Semaphore_Type, BoundedSemaphore_Type, WeightedSemaphore_Type, Event_Type;
 extern PyTypeObject Scope_Type, Task_Type, Channel_Type, SendChannel_Type, RecvChannel_Type, Case_Type, WaitGroup_Type;
+
+/* A Timer or a Ticker. */
+typedef struct TimerObject {
+    PyObject_HEAD
+    struct alarm_entry *alarm; /* the channel's, or with a function its own */
+    ChannelObject *channel; /* NULL with a function */
+    PyObject *function, *context;
+    PyObject *spawner_code; /* where it was made: there its tasks are spawned */
+    int spawner_instruction;
+    bool held;              /* the runtime owns a reference: the function is still to be called */
+    PyObject *weakrefs;
+} TimerObject;
+
+extern PyTypeObject Timer_Type, Ticker_Type;
 
 /* Objects of the Python layer that the native code needs; filled in when the module is made. */
 typedef struct py_names {
@@ -202,6 +217,14 @@ ChannelObject *channel_make(uint32_t capacity);
 PyObject *channel_receiver(ChannelObject *channel);
 /* The channel behind a channel or view that allows the direction: borrowed, or NULL with TypeError. */
 ChannelObject *channel_from(PyObject *object, bool to_send);
+
+/* ---- timer.c ---- */
+/* A channel that gets the time once, in so many nanoseconds. */
+ChannelObject *timer_channel(pg_nanos nanos);
+void alarm_free(struct alarm_entry *alarm);
+/* The channel that a pending timer will send to: borrowed, or NULL if it does something else. */
+PyObject *timer_target(const pg_timer *timer);
+void timer_after_fork_in_child(void);
 
 /* ---- lock.c: what the types of pygo.sync share ---- */
 typedef struct call_arguments {

@@ -688,6 +688,12 @@ static PyObject *get_waiting_since(TaskObject *self, void *closure)
     return PyFloat_FromDouble((double)self->core.fiber->parked_at / 1e9);
 }
 
+static PyObject *get_endless_wait(TaskObject *self, void *closure)
+{
+    if (!is_parked(self) || !self->core.fiber->for_ever) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(self->core.fiber->park_count);
+}
+
 static PyObject *get_spawned_at(TaskObject *self, void *closure)
 {
     PyCodeObject *code = (PyCodeObject *)self->spawner_code;
@@ -846,6 +852,8 @@ static PyGetSetDef task_getset[] = {
     {"waiting_on", (getter)get_waiting_on, NULL, "None, or (reason, objects) of the current wait.", NULL},
     {"_failed", (getter)get_failed, NULL, "Whether it has ended with an exception. Looking counts for nothing.", NULL},
     {"_waiting_since", (getter)get_waiting_since, NULL, "time.monotonic() of the current wait's start, or None.", NULL},
+    {"_endless_wait", (getter)get_endless_wait, NULL,
+     "None, or a number that tells the current wait, which has no deadline, from the task's others.", NULL},
     {"_spawned_at", (getter)get_spawned_at, NULL, "(file name, line) of the spawn, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

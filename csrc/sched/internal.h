@@ -12,9 +12,11 @@
 enum {
     PG_POLL_TICKS = 64,       /* every so many task starts a worker looks at the shared queue, timers and turns */
     PG_TURN_POLLS = 8,        /* a turn costs some microseconds: after so many polls with a thread waiting for one */
-    PG_NEXT_STREAK = 128,     /* so often may run_next jump the queue in a row */
+    PG_NEXT_STREAK = 128,     /* so often may run_next jump the queue in a row, see is_streak_over */
     PG_EXPIRE_BATCH = 64,
 };
+#define PG_POLL_TIME ((pg_nanos)1000000)      /* the same where tasks run long; and the time of a streak of them */
+#define PG_TURN_TIME ((pg_nanos)10000000)     /* the longest turn that others are compensated for */
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
 /* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often; for
@@ -27,8 +29,7 @@ typedef struct pg_thread {
     pg_worker *worker; /* NULL: not one of ours */
     bool is_main;
     pg_node link; /* in sched.threads: sched.lock */
-    uint64_t random;       /* owner only, as are the next two */
-    uint32_t stream, seed_epoch; /* which of all streams; the seed that `random` comes from */
+    uint64_t random; /* owner only */
     pg_task stand_in;  /* what it waits with outside of tasks */
     pg_party *party;   /* owner only: as in pg_fiber */
     void *scopes;      /* likewise */
@@ -60,6 +61,8 @@ struct pg_worker {
     enum worker_post post;
     uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
     uint64_t victims;    /* random: where to begin stealing; apart, for how often it is asked depends on time */
+    pg_nanos polled_at, picked_at; /* coarse times, as those below */
+    pg_nanos streak_start, streak_least, longest_turn; /* see is_streak_over */
     bool searching, give_turn;
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;
@@ -133,7 +136,7 @@ typedef struct pg_sched {
     atomic_uint monitor_round; /* odd while it may be moving tasks */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
     _Atomic uint64_t seed;       /* see pg_sched_set_seed */
-    atomic_uint seed_epoch;      /* counts its changes */
+    _Atomic uint64_t drawn;      /* one stream for all workers: tasks may wander among them */
     bool monitor_started;     /* lock */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
@@ -159,6 +162,8 @@ void pg_wake_one(void);               /* P3, slow half: take a free permit, wake
 void pg_worker_notify(pg_worker *worker); /* its inbox has something */
 bool pg_work_visible(void);
 void pg_take_permit_away(pg_worker *worker);
+/* Its pinned task yields: what is ready can only run elsewhere, with this worker's permit. */
+void pg_worker_make_way(pg_worker *worker);
 size_t pg_worker_flush(pg_worker *worker); /* its queue goes to the shared one */
 
 /* P3, fast half. Call after the task has been stored in the shared queue, whose count is sequentially consistent. */
@@ -213,9 +218,9 @@ static inline pg_worker *pg_worker_of_thread(void)
 }
 
 /* Vigna's splitmix64. */
-static inline uint64_t pg_random_step(uint64_t *state)
+#define PG_RANDOM_STRIDE 0x9e3779b97f4a7c15u
+static inline uint64_t pg_random_mix(uint64_t z)
 {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
@@ -226,8 +231,10 @@ static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
     return PG_LIKELY(task->stack_units == 0) || pg_stack_size(&fiber->stack) >= pg_task_stack_size(task);
 }
 
-/* The thread's next random number. */
-uint64_t pg_random_of(pg_thread *thread);
+static inline uint64_t pg_random_step(uint64_t *state) { return pg_random_mix(*state += PG_RANDOM_STRIDE); }
+
+/* With a seed: true once in `one_in`, as the seed has it. */
+bool pg_is_drawn(unsigned one_in);
 static inline bool pg_is_seeded(void) { return PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded)); }
 
 static inline void pg_note_switch(void *sanitizer)

@@ -105,7 +105,7 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_task *task))
     pg_lock_init(&sched->look_lock);
     pg_inject_init(&sched->inject);
     pg_inject_init(&sched->no_stack);
-    pg_timers_init(&sched->timers); /* the old heap is left: another thread may have been growing it */
+    pg_timers_forget(&sched->timers);
     pg_stack_after_fork();
     pg_list_init(&sched->idle);
     pg_list_init(&sched->waiting);

@@ -36,7 +36,6 @@ void pg_sched_drop(pg_task *task)
 
 static pg_thread *thread_of_caller(void)
 {
-    static atomic_uint streams;
     pg_thread *thread = pg_tls_get();
     if (PG_LIKELY(thread != NULL)) return thread;
     thread = calloc(1, sizeof *thread);
@@ -44,8 +43,6 @@ static pg_thread *thread_of_caller(void)
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&thread->holders, 1);
-    thread->stream = PG_MAX_THREADS + pg_add_relaxed(&streams, 1);
-    thread->seed_epoch = UINT32_MAX; /* none yet */
     pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
     thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
@@ -58,19 +55,13 @@ static pg_thread *thread_of_caller(void)
 
 uint64_t pg_sched_random(void)
 {
-    pg_thread *thread = thread_of_caller();
-    uint64_t fallback = (uint64_t)pg_now();
-    return thread ? pg_random_of(thread) : pg_random_step(&fallback);
-}
-
-uint64_t pg_random_of(pg_thread *thread)
-{
+    static _Atomic uint64_t streams;
     pg_sched *sched = &pg_the_sched;
-    uint32_t epoch = pg_load_acquire(&sched->seed_epoch);
-    if (PG_UNLIKELY(thread->seed_epoch != epoch)) {
-        thread->seed_epoch = epoch;
-        thread->random = (pg_is_seeded() ? pg_load_relaxed(&sched->seed) : (uint64_t)pg_now()) + ((uint64_t)thread->stream << 32);
-    }
+    if (pg_is_seeded()) return pg_random_mix(pg_add_relaxed(&sched->drawn, PG_RANDOM_STRIDE));
+    pg_thread *thread = thread_of_caller();
+    uint64_t fallback = pg_add_relaxed(&streams, 1);
+    if (thread == NULL) return pg_random_step(&fallback);
+    if (thread->random == 0) thread->random = fallback + 1;
     return pg_random_step(&thread->random);
 }
 
@@ -81,19 +72,19 @@ atomic_bool pg_sched_is_seeded;
 void pg_sched_set_seed(bool on, uint64_t seed)
 {
     pg_sched *sched = &pg_the_sched;
-    pg_lock_acquire(&sched->lock);
     pg_store_relaxed(&sched->seed, seed);
-    pg_store_relaxed(&pg_sched_is_seeded, on);
-    pg_store_release(&sched->seed_epoch, pg_load_relaxed(&sched->seed_epoch) + 1); /* pairs with pg_random_of */
-    pg_lock_release(&sched->lock);
+    pg_store_relaxed(&sched->drawn, seed);
+    pg_store_release(&pg_sched_is_seeded, on);
 }
+
+bool pg_is_drawn(unsigned one_in) { return pg_sched_random() % one_in == 0; }
 
 void pg_sched_preempt_point(void)
 {
     enum { ONE_IN = 8 };
     if (PG_LIKELY(!pg_is_seeded())) return;
     pg_worker *worker = pg_worker_of_thread();
-    if (worker != NULL && worker->current != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) pg_sched_yield();
+    if (worker != NULL && worker->current != NULL && pg_is_drawn(ONE_IN)) pg_sched_yield();
 }
 
 pg_fiber *pg_sched_fiber(void)
@@ -141,7 +132,7 @@ void pg_queue_here_or_shared(pg_worker *worker, pg_task *task)
 static void queue_next(pg_worker *worker, pg_task *task)
 {
     enum { ONE_IN = 4 };
-    if (pg_is_seeded() && pg_random_of(&worker->thread) % ONE_IN == 0) {
+    if (pg_is_seeded() && pg_is_drawn(ONE_IN)) {
         pg_queue_here_or_shared(worker, task);
         return;
     }
@@ -235,18 +226,43 @@ static pg_task *take_inbox(pg_worker *worker)
     return pg_inject_pop(&worker->inbox, &task, 1) ? task : NULL;
 }
 
+/* Tasks that wake each other run one after the other, ahead of the queue: a streak. It must not starve the queue, in
+ * switches or in time, nor may partners that take long turns get more time than those that take short ones: a streak
+ * goes on at least as long as the longest turn of the streak before it. */
+static bool is_streak_over(const pg_worker *worker)
+{
+    if (pg_is_seeded()) return worker->next_streak >= PG_NEXT_STREAK;
+    pg_nanos lasted = worker->picked_at - worker->streak_start;
+    return lasted >= worker->streak_least && (worker->next_streak >= PG_NEXT_STREAK || lasted >= PG_POLL_TIME);
+}
+
+static void start_streak(pg_worker *worker)
+{
+    worker->next_streak = 0;
+    worker->streak_start = worker->picked_at;
+    worker->streak_least = worker->longest_turn < PG_TURN_TIME ? worker->longest_turn : PG_TURN_TIME;
+    worker->longest_turn = 0;
+}
+
+/* The coarse time, to which others or the worker itself at a poll move the clock. */
+static pg_nanos note_turn(pg_worker *worker)
+{
+    pg_nanos now = pg_load_relaxed(&pg_the_sched.coarse_now), turn = now - worker->picked_at;
+    if (worker->current != NULL && turn > worker->longest_turn) worker->longest_turn = turn;
+    worker->picked_at = now;
+    return now;
+}
+
 static pg_task *take_next(pg_worker *worker)
 {
     if (pg_load_relaxed(&worker->run_next) == NULL) return NULL;
-    if (worker->next_streak >= PG_NEXT_STREAK && pg_runq_length(&worker->queue) > 0) {
-        pg_task *task = pg_exchange_acqrel(&worker->run_next, NULL); /* two partners must not starve the queue */
-        if (task != NULL) pg_runq_push(&worker->queue, task, &pg_the_sched.inject);
-        return NULL;
-    }
-    return pg_exchange_acqrel(&worker->run_next, NULL);
+    pg_task *task = pg_exchange_acqrel(&worker->run_next, NULL);
+    if (task == NULL || !is_streak_over(worker) || pg_runq_length(&worker->queue) == 0) return task;
+    pg_runq_push(&worker->queue, task, &pg_the_sched.inject);
+    return NULL;
 }
 
-/* Every PG_POLL_TICKS: what other threads put elsewhere gets its share. */
+/* Every PG_POLL_TICKS or PG_POLL_TIME: what other threads put elsewhere gets its share. */
 static pg_task *poll_shared(pg_worker *worker)
 {
     if (pg_load_relaxed(&pg_the_sched.turns) > 0 && ++worker->turn_polls >= PG_TURN_POLLS) {
@@ -254,8 +270,8 @@ static pg_task *poll_shared(pg_worker *worker)
         worker->give_turn = true;
         return NULL;
     }
-    pg_expire_timers(pg_now());
-    return take_shared(worker, 1);
+    pg_expire_timers(worker->polled_at = pg_now());
+    return worker->pinned_task == NULL ? take_shared(worker, 1) : NULL;
 }
 
 static pg_task *pick_candidate(pg_worker *worker)
@@ -269,9 +285,9 @@ static pg_task *pick_candidate(pg_worker *worker)
         worker->next_streak++;
         return task;
     }
-    worker->next_streak = 0;
+    start_streak(worker);
     task = pg_runq_pop(&worker->queue);
-    if (pg_is_seeded() && task != NULL && pg_random_of(&worker->thread) % ONE_IN == 0) {
+    if (pg_is_seeded() && task != NULL && pg_is_drawn(ONE_IN)) {
         pg_runq_push(&worker->queue, task, &pg_the_sched.inject); /* another first; with no other, this one */
         task = pg_runq_pop(&worker->queue);
     }
@@ -284,7 +300,9 @@ pg_task *pg_pick(pg_worker *worker)
     unsigned tick = pg_load_relaxed(&worker->tick) + 1;
     pg_store_relaxed(&worker->tick, tick);
     if (PG_UNLIKELY(pg_load_relaxed(&worker->attention) != 0)) return NULL;
-    if (PG_UNLIKELY(tick % PG_POLL_TICKS == 0) && worker->pinned_task == NULL) {
+    bool poll = note_turn(worker) - worker->polled_at >= PG_POLL_TIME || tick % PG_POLL_TICKS == 0;
+    if (pg_is_seeded() && worker->current != NULL) poll = pg_is_drawn(PG_POLL_TICKS); /* not by the clock */
+    if (PG_UNLIKELY(poll)) {
         task = poll_shared(worker);
         if (worker->give_turn) return NULL;
     }
@@ -368,6 +386,7 @@ static void switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post pos
 {
     fiber->saved_errno = pg_errno_get(); /* before picking, which may map a stack or meet a busy lock */
     pg_task *next = pg_pick(worker);
+    if (next == NULL && post == POST_YIELD && worker->pinned_task != NULL) pg_worker_make_way(worker);
     if (next == NULL && post == POST_YIELD && !worker->give_turn && pg_load_relaxed(&worker->attention) == 0) {
         pg_errno_set(fiber->saved_errno);
         return;
@@ -443,6 +462,8 @@ static int fiber_park(pg_fiber *fiber, pg_nanos deadline)
     if (PG_UNLIKELY(pg_task_take_notification(fiber->task))) return PG_OK;
     pg_count(&worker->parks);
     fiber->parked_at = pg_load_relaxed(&pg_the_sched.coarse_now);
+    fiber->for_ever = deadline == PG_FOREVER;
+    fiber->park_count++;
     if (deadline == PG_FOREVER) {
         switch_away(worker, fiber, POST_PARK);
         return PG_OK;
@@ -658,6 +679,19 @@ int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline)
 }
 
 bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(&pg_the_sched.timers, timer); }
+
+void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaque)
+{
+    pg_timers *timers = &pg_the_sched.timers;
+    pg_lock_acquire(&timers->lock);
+    for (uint32_t i = 0; i < timers->count; i++) look(timers->heap[i], opaque);
+    pg_lock_release(&timers->lock);
+}
+
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline)
+{
+    return pg_timer_is_pending(&pg_the_sched.timers, timer, deadline);
+}
 
 pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
 

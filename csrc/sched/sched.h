@@ -84,6 +84,8 @@ struct pg_fiber {
     pg_fiber *next;     /* free list: sched.fiber_lock */
     pg_node all;        /* list of all fibers: sched.fiber_lock */
     pg_nanos parked_at; /* coarse time of the last park, for reports */
+    bool for_ever;      /* that park has no deadline */
+    uint32_t park_count; /* tells one park of the fiber from the next */
     pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
     void *scopes;       /* of the layer above; NULL between tasks */
     const void *wait;   /* what the layer above says of the current wait, valid while parked */
@@ -174,6 +176,10 @@ void pg_sched_set_signal_slice(pg_nanos slice);
 /* Timers of the layer above: on expiry, fire() names a task to enqueue. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
+/* Whether it is pending, and until when. */
+bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline);
+/* Call `look` for every pending timer; it runs under the timers' lock, and so may not start, stop or allocate. */
+void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaque);
 
 /* The watchdog: report tasks that run for `limit` without a scheduling point, once each time; 0 turns it off. */
 int pg_sched_set_watchdog(pg_nanos limit);

@@ -124,8 +124,6 @@ static pg_worker *new_record_locked(void)
     void *memory = NULL;
     if (posix_memalign(&memory, PG_CACHE_LINE, sizeof(pg_worker)) != 0) return NULL;
     pg_worker *worker = __builtin_memset(memory, 0, sizeof *worker);
-    worker->thread.stream = (uint32_t)slots;
-    worker->thread.seed_epoch = UINT32_MAX; /* none yet */
     worker->victims = (uint64_t)slots << 32;
     pg_runq_init(&worker->queue);
     pg_inject_init(&worker->inbox);
@@ -198,7 +196,7 @@ void pg_worker_notify(pg_worker *worker)
     if (granted) wake(worker);
 }
 
-/* Called by the monitor. The worker notices at its next scheduling point; until then its queue belongs to the others. */
+/* The worker notices at its next scheduling point; until then its queue belongs to the others. */
 void pg_take_permit_away(pg_worker *worker)
 {
     pg_worker *heir = NULL;
@@ -215,6 +213,22 @@ void pg_take_permit_away(pg_worker *worker)
     wake(heir);
     /* For pending timers too: a worker has to rest as their keeper. */
     if (pg_work_visible() || timer_pending()) pg_wake_if_free();
+}
+
+static bool does_another_wait(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_lock_acquire(&sched->lock);
+    bool waits = !pg_list_empty(&sched->waiting);
+    pg_lock_release(&sched->lock);
+    return waits;
+}
+
+void pg_worker_make_way(pg_worker *worker)
+{
+    pg_sched *sched = &pg_the_sched;
+    if (pg_load_relaxed(&sched->inject.count) > 0 || (pg_load_relaxed(&sched->turns) > 0 && does_another_wait()))
+        pg_take_permit_away(worker);
 }
 
 /* ---- searching and resting; on the worker's own stack ---- */
@@ -280,10 +294,7 @@ static pg_task *find(pg_worker *worker)
             return NULL;
         }
         if (worker->give_turn) {
-            pg_lock_acquire(&sched->lock);
-            bool another_waits = !pg_list_empty(&sched->waiting);
-            pg_lock_release(&sched->lock);
-            if (another_waits) {
+            if (does_another_wait()) {
                 worker->give_turn = false;
                 pg_worker_flush(worker);
                 return NULL;

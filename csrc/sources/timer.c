@@ -1,7 +1,8 @@
 /* The heap of timers, see timer.h.
  *
  * A 4-ary heap: the children of place i are 4i+1 .. 4i+4. Half as deep as a binary one, and the four children share a
- * cache line or two. heap[timer->slot - 1] == timer for every pending timer; a timer that is not pending has slot 0.
+ * cache line or two. heap[timer->slot - 1] == timer for every pending timer; a timer that is not pending has slot 0, or
+ * was forgotten in a fork's child together with its era's heap.
  *
  * next_deadline is sequentially consistent on both sides, so that it can be part of a handshake: who starts a timer
  * stores it and then looks for sleepers; who goes to sleep announces that and then loads it.
@@ -15,11 +16,9 @@ enum { ARITY = 4, FIRST_CAPACITY = 64 };
 
 void pg_timers_init(pg_timers *timers)
 {
-    static atomic_uint epochs;
     pg_lock_init(&timers->lock);
-    timers->epoch = pg_add_relaxed(&epochs, 1) + 1;
     timers->heap = NULL;
-    timers->count = timers->capacity = 0;
+    timers->count = timers->capacity = timers->era = 0;
     pg_store_relaxed(&timers->next_deadline, PG_FOREVER);
 }
 
@@ -30,7 +29,19 @@ void pg_timers_free(pg_timers *timers)
     pg_timers_init(timers);
 }
 
+void pg_timers_forget(pg_timers *timers)
+{
+    uint32_t era = timers->era;
+    pg_timers_init(timers);
+    timers->era = era + 1;
+}
+
 /* ---- the heap, all under the lock ---- */
+
+static bool is_pending(const pg_timers *timers, const pg_timer *timer)
+{
+    return timer->slot != 0 && timer->era == timers->era;
+}
 
 static void place(pg_timers *timers, uint32_t at, pg_timer *timer)
 {
@@ -122,9 +133,9 @@ int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *
         if (grow(timers, capacity) != PG_OK) return PG_ENOMEM;
         pg_lock_acquire(&timers->lock);
     }
-    pg_check(timer->slot == 0 || timer->epoch != timers->epoch);
+    pg_check(!is_pending(timers, timer));
     timer->deadline = deadline;
-    timer->epoch = timers->epoch;
+    timer->era = timers->era;
     sift_up(timers, timers->count++, timer);
     *earliest = timer->slot == 1;
     update_next(timers);
@@ -135,11 +146,20 @@ int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *
 bool pg_timer_stop(pg_timers *timers, pg_timer *timer)
 {
     pg_lock_acquire(&timers->lock);
-    bool pending = timer->slot != 0 && timer->epoch == timers->epoch;
+    bool pending = is_pending(timers, timer);
     if (pending) {
         remove_pending(timers, timer);
         update_next(timers);
     }
+    pg_lock_release(&timers->lock);
+    return pending;
+}
+
+bool pg_timer_is_pending(pg_timers *timers, const pg_timer *timer, pg_nanos *deadline)
+{
+    pg_lock_acquire(&timers->lock);
+    bool pending = is_pending(timers, timer);
+    if (pending) *deadline = timer->deadline;
     pg_lock_release(&timers->lock);
     return pending;
 }
@@ -150,8 +170,13 @@ size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t
     pg_lock_acquire(&timers->lock);
     for (size_t fired = 0; fired < limit && timers->count > 0 && timers->heap[0]->deadline <= now; fired++) {
         pg_timer *timer = timers->heap[0];
-        remove_pending(timers, timer);
-        pg_task *task = timer->fire(timer); /* touches the timer for the last time */
+        if (timer->period == 0) {
+            remove_pending(timers, timer);
+        } else {
+            timer->deadline += timer->period * (1 + (now - timer->deadline) / timer->period);
+            sift_down(timers, 0, timer);
+        }
+        pg_task *task = timer->fire(timer); /* the last touch of one that fires once */
         if (task != NULL) ready[count++] = task;
     }
     update_next(timers);

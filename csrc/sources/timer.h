@@ -14,9 +14,10 @@
 typedef struct pg_task pg_task;
 
 typedef struct pg_timer {
-    pg_nanos deadline;
-    uint32_t slot; /* place in the heap + 1, 0 when not pending: lock */
-    uint32_t epoch; /* of the heap it is in: one that a fork's child has left behind does not count */
+    pg_nanos deadline; /* lock, while it is pending */
+    pg_nanos period;   /* set before the start. 0: fires once; else again and again, leaving out what is past */
+    uint32_t slot;     /* place in the heap + 1, 0 when not pending: lock */
+    uint32_t era;      /* of the heap that the slot counts in: lock */
     /* Returns the task to make ready, or NULL. Called under the heap's lock. */
     pg_task *(*fire)(struct pg_timer *timer);
 } pg_timer;
@@ -25,18 +26,23 @@ typedef struct pg_timers {
     pg_lock lock;
     pg_timer **heap;                /* lock */
     uint32_t count, capacity;       /* lock */
-    uint32_t epoch;                 /* changes with pg_timers_init */
+    uint32_t era;                   /* changes when all pending timers are forgotten at once */
     _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
 } pg_timers;
 
 void pg_timers_init(pg_timers *timers);
 void pg_timers_free(pg_timers *timers);
+/* In a fork's child: no timer is pending any more. Touches none, and leaves the old heap: another thread may have been
+ * growing it. */
+void pg_timers_forget(pg_timers *timers);
 
 /* Start a stopped timer. *earliest is set when it became the first to fire, so that a sleeper must be told. PG_ENOMEM
  * when the heap cannot grow. */
 int pg_timer_start(pg_timers *timers, pg_timer *timer, pg_nanos deadline, bool *earliest);
 /* Returns whether it was pending: then it will not fire. */
 bool pg_timer_stop(pg_timers *timers, pg_timer *timer);
+/* *deadline is filled in when it is. */
+bool pg_timer_is_pending(pg_timers *timers, const pg_timer *timer, pg_nanos *deadline);
 /* Fire at most `limit` timers due at `now`; the tasks to enqueue go to `ready`, their number is returned. */
 size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t limit);
 static inline bool pg_timers_due(pg_timers *timers, pg_nanos now)
