@@ -28,6 +28,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,
         .is_busy = interp_is_busy,
+        .switch_restarts_waits = PY_VERSION_HEX >= 0x030C0000, /* see interp_enter */
     };
 }
 
