@@ -34,6 +34,33 @@ def test_many_threads_send_and_receive_at_once(workers: int) -> None:
     assert sorted(itertools.chain(*received)) == list(itertools.product(range(senders), range(per_sender)))
 
 
+def test_a_thread_that_only_computes_gets_its_turns_beside_tasks_that_switch() -> None:
+    """It cannot ask politely, and where a switch drops the GIL it never comes to ask for that either."""
+    turns, over = [0], False
+
+    def body() -> None:
+        while not over:
+            for _ in range(10_000):
+                pass
+            turns[0] += 1
+            pygo.yield_now()
+
+    def thread() -> int:
+        longest, last = 0, turns[0]
+        while last < 4000:
+            for _ in range(1000):
+                pass
+            now = turns[0]
+            longest, last = max(longest, now - last), now
+        return longest
+
+    tasks = [pygo.spawn(body) for _ in range(2)]
+    longest = in_threads([thread])[0]
+    over = True
+    join_all(tasks)
+    assert longest < 1000, longest
+
+
 def test_a_thread_and_a_task_play_ping_pong(workers: int) -> None:
     there: pygo.Channel[int] = pygo.Channel()
     back: pygo.Channel[int] = pygo.Channel()

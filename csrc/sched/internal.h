@@ -17,6 +17,8 @@ enum {
 };
 #define PG_POLL_TIME ((pg_nanos)1000000)      /* the same where tasks run long; and the time of a streak of them */
 #define PG_TURN_TIME ((pg_nanos)10000000)     /* the longest turn that others are compensated for */
+#define PG_OPEN_EVERY ((pg_nanos)5000000)     /* as the interpreter's own switching, see is_time_to_open */
+#define PG_OPEN_SELDOM ((pg_nanos)40000000)
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
 #define PG_TURN_PATIENCE ((pg_nanos)1000000)  /* then a thread queues for the GIL like everybody */
 /* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often; for
@@ -63,7 +65,8 @@ struct pg_worker {
     uint64_t victims;    /* random: where to begin stealing; apart, for how often it is asked depends on time */
     pg_nanos polled_at, picked_at; /* coarse times, as those below */
     pg_nanos streak_start, streak_least, longest_turn; /* see is_streak_over */
-    bool searching, give_turn;
+    pg_nanos opened_at, open_every; /* see is_time_to_open */
+    bool searching, give_turn, open;
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;
     unsigned long os_id; /* set at the thread's start */

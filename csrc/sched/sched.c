@@ -262,15 +262,25 @@ static pg_task *take_next(pg_worker *worker)
     return NULL;
 }
 
+/* Threads that wait for the interpreter outside of the runtime's calls are not counted in sched.turns. Where they cannot
+ * ask for it themselves, the worker leaves it open for a moment now and then, more seldom while nobody comes. */
+static bool is_time_to_open(pg_worker *worker)
+{
+    if (!pg_the_sched.hooks.switch_restarts_waits) return false;
+    return worker->polled_at - worker->opened_at >= worker->open_every;
+}
+
 /* Every PG_POLL_TICKS or PG_POLL_TIME: what other threads put elsewhere gets its share. */
 static pg_task *poll_shared(pg_worker *worker)
 {
-    if (pg_load_relaxed(&pg_the_sched.turns) > 0 && ++worker->turn_polls >= PG_TURN_POLLS) {
+    worker->polled_at = pg_now();
+    if (pg_load_relaxed(&pg_the_sched.turns) > 0 && ++worker->turn_polls >= PG_TURN_POLLS) worker->give_turn = true;
+    if (is_time_to_open(worker)) worker->give_turn = worker->open = true;
+    if (worker->give_turn) {
         worker->turn_polls = 0;
-        worker->give_turn = true;
         return NULL;
     }
-    pg_expire_timers(worker->polled_at = pg_now());
+    pg_expire_timers(worker->polled_at);
     return worker->pinned_task == NULL ? take_shared(worker, 1) : NULL;
 }
 

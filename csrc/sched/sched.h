@@ -69,6 +69,8 @@ typedef struct pg_hooks {
     bool (*is_cancelled)(pg_task *self);
     /* Is somebody inside the interpreter now? A hint to spin on. */
     bool (*is_busy)(void);
+    /* A switch of fibers restarts the patience of threads that wait to enter: they never get to ask for their turn. */
+    bool switch_restarts_waits;
 } pg_hooks;
 
 typedef struct pg_party pg_party;

@@ -241,6 +241,15 @@ static void stop_searching(pg_worker *worker)
     if (pg_add_seqcst(&pg_the_sched.searching, -1) == 1 && !pg_the_sched.exclusive) pg_wake_if_free();
 }
 
+/* The interpreter was open: somebody has come in, or nobody. */
+static void note_opening(pg_worker *worker, bool used)
+{
+    if (used) worker->open_every = PG_OPEN_EVERY;
+    else if (worker->open && worker->open_every < PG_OPEN_SELDOM) worker->open_every *= 2;
+    worker->open = false;
+    worker->opened_at = pg_now();
+}
+
 /* Let a thread that wants the interpreter have it: we are outside, so it only needs to be told, and a moment. */
 static void give_turn(pg_worker *worker)
 {
@@ -250,10 +259,11 @@ static void give_turn(pg_worker *worker)
     pg_futex_wake(&sched->turn_word, 1);
     if (sched->hooks.is_busy == NULL) return;
     pg_nanos until = pg_now() + 3 * PG_SPIN_TIME; /* it may have to wake up */
-    while (pg_load_seqcst(&sched->turns) > 0 && !sched->hooks.is_busy() && pg_now() < until) {
+    while ((worker->open || pg_load_seqcst(&sched->turns) > 0) && !sched->hooks.is_busy() && pg_now() < until) {
         if (sched->spinning) pg_cpu_relax();
         else pg_os_yield();
     }
+    note_opening(worker, sched->hooks.is_busy());
 }
 
 /* Spinning pays where tasks come from other threads in quick succession; waiting for timers it only burns time. So it
@@ -431,7 +441,9 @@ void pg_worker_main(void *opaque)
     worker->thread.stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&worker->thread.stand_in.state, PG_TASK_ACTIVE);
     worker->searching = true;
-    worker->give_turn = false;
+    worker->give_turn = worker->open = false;
+    worker->open_every = PG_OPEN_EVERY;
+    worker->opened_at = pg_now();
     worker->pinned_task = NULL;
     pg_tls_set(&worker->thread);
 #ifdef PG_TSAN
