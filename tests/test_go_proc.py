@@ -369,13 +369,14 @@ class TestPingPongBesideAHog:
                 tasks += [spawn(player, slot, wakes[-1]) for _ in range(2)]
             for wake in wakes:
                 wake.send(None)
-            wait_until(lambda: max(counts) > scaled(2_500_000, 20_000_000), timeout=PROGRAM_LIMIT)
+            goal = max(scaled(4_000_000, 20_000_000), 5 * max(amounts))
+            wait_until(lambda: max(counts) > goal, timeout=PROGRAM_LIMIT)
             seen = list(counts)
             over.close()
             join_all(tasks)
         return seen
 
-    @pytest.mark.parametrize("hogs", [0, 1, 2])
+    @pytest.mark.parametrize("hogs", [0, 2])
     def test_pairs_that_are_alike_get_alike_much_done(self, hogs: int, workers: int) -> None:
         one, two = self.progress([1000, 1000], hogs)
         assert 0.5 <= one / two <= 2, (one, two)
