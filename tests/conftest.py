@@ -15,7 +15,7 @@ import pytest
 
 import pygo
 
-WORKER_COUNTS = (1, 2, 4, 16)
+WORKER_COUNTS = tuple(map(int, os.environ.get("PYGO_TEST_WORKERS", "1,2,4,16").split(",")))
 COUNTS = ("live", "ready", "parked", "blocked", "timers")
 SEEDS = range(1, 1 + int(os.environ.get("PYGO_TEST_SEEDS", "3")))
 
