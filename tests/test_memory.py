@@ -432,7 +432,7 @@ def work(rounds):
         del tasks, task
         settle()
 
-work(20)
+work(140)  # until every stack has carried a deep task, which is a matter of chance
 before = resident()
 work(60)
 print(resident() - before)

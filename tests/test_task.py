@@ -630,8 +630,9 @@ class TestPartners:
         long, short = steps
         over.close()
         join_all(tasks)
-        assert long < 5 * short, (long, short)
-        assert short < 5 * long, (long, short)
+        # Counted in switches it was a factor of up to 1,500. The usual factor is below 2; 45 was seen on a busy machine.
+        assert long < 100 * short, (long, short)
+        assert short < 100 * long, (long, short)
 
 
 class TestExitTask:
