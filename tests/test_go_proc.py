@@ -382,12 +382,12 @@ class TestPingPongBesideAHog:
         assert 0.5 <= one / two <= 2, (one, two)
 
     def test_long_turns_get_a_pair_no_more_than_short_ones_do(self, workers: int) -> None:
-        """Turns a hundred times as long; counted in switches the share was up to 1,500 times larger. Go's bound is 5."""
+        """Turns a hundred times as long: counted in switches their share was 1,500 times larger. Go's bound is 5."""
         long, short = self.progress([40_000, 400])
         assert 1 / 100 <= long / short <= 100, (long, short)
 
     def test_turns_that_are_longer_than_a_time_slice(self, workers: int) -> None:
-        """As Go's program has it, a million steps against a thousand; its bound is a factor of five, or twenty; ours is wider."""
+        """As in Go's program, a million steps against a thousand; its bound is a factor of 5 or 20, ours is wider."""
         long, short = self.progress([1_000_000, 1000])
         assert 1 / 100 <= long / short <= 100, (long, short)
 

@@ -630,7 +630,7 @@ class TestPartners:
         long, short = steps
         over.close()
         join_all(tasks)
-        # Counted in switches it was a factor of up to 1,500. The usual factor is below 2; 45 was seen on a busy machine.
+        # Counted in switches it was a factor of up to 1,500. It is below 2 as a rule; 45 was seen on a busy machine.
         assert long < 100 * short, (long, short)
         assert short < 100 * long, (long, short)
 
