@@ -376,6 +376,11 @@ class TestPingPongBesideAHog:
             join_all(tasks)
         return seen
 
+    def median_ratio(self, amounts: list[int]) -> float:
+        """Of three looks: on a shared machine one of them may see a stall."""
+        looks = [self.progress(amounts) for _ in range(3)]
+        return sorted(first / max(second, 1) for first, second in looks)[1]
+
     @pytest.mark.parametrize("hogs", [0, 2])
     def test_pairs_that_are_alike_get_alike_much_done(self, hogs: int, workers: int) -> None:
         one, two = self.progress([1000, 1000], hogs)
@@ -383,13 +388,13 @@ class TestPingPongBesideAHog:
 
     def test_long_turns_get_a_pair_no_more_than_short_ones_do(self, workers: int) -> None:
         """Turns a hundred times as long: counted in switches their share was 1,500 times larger. Go's bound is 5."""
-        long, short = self.progress([40_000, 400])
-        assert 1 / 100 <= long / short <= 100, (long, short)
+        ratio = self.median_ratio([40_000, 400])
+        assert 1 / 5 <= ratio <= 5, ratio
 
     def test_turns_that_are_longer_than_a_time_slice(self, workers: int) -> None:
-        """As in Go's program, a million steps against a thousand; its bound is a factor of 5 or 20, ours is wider."""
-        long, short = self.progress([1_000_000, 1000])
-        assert 1 / 100 <= long / short <= 100, (long, short)
+        """As in Go's program, a million steps against a thousand; its bound is a factor of 5, or 20."""
+        ratio = self.median_ratio([1_000_000, 1000])
+        assert 1 / 20 <= ratio <= 20, ratio
 
 
 class TestNobodyStarves:

@@ -614,6 +614,11 @@ class TestPartners:
         assert sorted(starts)[2] < 20, starts
 
     def test_partners_get_the_same_time_whether_their_turns_are_long_or_short(self, workers: int) -> None:
+        """The median of five short looks: on a shared machine one of them may see a stall."""
+        ratio = sorted(self.share_of_long_turns() for _ in range(5))[2]
+        assert 1 / 5 < ratio < 5, ratio
+
+    def share_of_long_turns(self) -> float:
         over: pygo.Channel[None] = pygo.Channel()
         steps = [0, 0]
 
@@ -630,9 +635,7 @@ class TestPartners:
         long, short = steps
         over.close()
         join_all(tasks)
-        # Counted in switches it was a factor of up to 1,500. It is below 2 as a rule; 45 was seen on a busy machine.
-        assert long < 100 * short, (long, short)
-        assert short < 100 * long, (long, short)
+        return long / max(short, 1)
 
 
 class TestExitTask:
