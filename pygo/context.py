@@ -146,8 +146,8 @@ class _Cancellable(Context):
         if not self._channels:
             channel = Channel[None]()
             self._channels.append((channel, channel.receiver))
-            if self._ended:
-                self._close_done()
+        if self._ended:  # whoever made the channel may not have come to it yet
+            self._close_done()
         return self._channels[0][1]
 
     @property

@@ -588,6 +588,23 @@ class TestRaces:
         finally:
             sys.setswitchinterval(before)
 
+    def test_a_done_channel_that_another_thread_is_making_is_closed_when_the_context_has_ended(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other thread stands where it has made the channel and not closed it yet."""
+        ctx, cancel = with_cancel(background())
+        cancel()
+        close, seen = context._Cancellable._close_done, []  # type: ignore[attr-defined]
+
+        def look_first(node: Any) -> None:
+            monkeypatch.undo()
+            seen.append(ctx.done.closed)
+            close(node)
+
+        monkeypatch.setattr(context._Cancellable, "_close_done", look_first)  # type: ignore[attr-defined]
+        assert ctx.done.closed
+        assert seen == [True]
+
     def test_one_outcome_wins_and_all_agree(self, workers: int) -> None:
         """Deadline, several causes, and done channels asked for meanwhile."""
 

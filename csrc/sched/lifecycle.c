@@ -79,20 +79,22 @@ void pg_sched_after_fork_in_parent(void)
     pg_lock_release(&pg_the_sched.lock);
 }
 
-static void forget_others(pg_thread *self, pg_fiber *fiber, void (*forget)(pg_task *))
+/* Only the records are looked at that a fork finds whole: a worker outside of the interpreter may have been about to
+ * give a fiber its task, and the task its fiber. */
+static void forget_others(pg_thread *self, pg_fiber *fiber, void (*forget)(pg_party *))
 {
     pg_sched *sched = &pg_the_sched;
     for (pg_node *node = sched->fibers.next; node != &sched->fibers; node = node->next) {
         pg_fiber *other = pg_container_of(node, pg_fiber, all);
-        if (other != fiber && other->task != NULL) forget(other->task);
+        if (other != fiber && other->party != NULL) forget(other->party);
     }
     for (pg_node *node = sched->threads.next; node != &sched->threads; node = node->next) {
         pg_thread *other = pg_container_of(node, pg_thread, link);
-        if (other != self) forget(&other->stand_in);
+        if (other != self && other->party != NULL) forget(other->party);
     }
 }
 
-void pg_sched_after_fork_in_child(void (*forget)(pg_task *task))
+void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
 {
     pg_sched *sched = &pg_the_sched;
     pg_worker *self = pg_worker_of_thread();

@@ -117,7 +117,7 @@ void pg_sched_resume(void);
  * them go again; in the child only the caller's task or thread is left. */
 void pg_sched_before_fork(void);
 void pg_sched_after_fork_in_parent(void);
-void pg_sched_after_fork_in_child(void (*forget)(pg_task *task)); /* called for every other task and thread that waits */
+void pg_sched_after_fork_in_child(void (*forget)(pg_party *party)); /* called for every wait of another task or thread */
 /* The main thread, if it waits, looks around (thread_interrupted). */
 void pg_sched_nudge_main(void);
 

@@ -32,11 +32,9 @@ void pg_waiter_unlink(pg_waiter *waiter)
     --*waiter->counter;
 }
 
-void pg_sync_forget(pg_task *task)
+void pg_sync_forget(pg_party *party)
 {
-    pg_party **slot = pg_sched_party(task), *party = *slot;
-    *slot = NULL;
-    for (uint32_t i = 0; party != NULL && i < party->waiter_count; i++) pg_waiter_unlink(&party->waiters[i]);
+    for (uint32_t i = 0; i < party->waiter_count; i++) pg_waiter_unlink(&party->waiters[i]);
 }
 
 bool pg_waiter_finish(pg_waiter *waiter, uintptr_t value, bool ok, pg_task **ready)

@@ -54,7 +54,7 @@ void pg_party_end(pg_party *party);
 void pg_waiter_link(pg_waiter *waiter, pg_node *list, uint32_t *counter);
 void pg_waiter_unlink(pg_waiter *waiter);
 /* In a fork's child: take the waiters of a task that is no more out of their objects. */
-void pg_sync_forget(pg_task *task);
+void pg_sync_forget(pg_party *party);
 /* Under the object's lock, after unlinking: try to end the wait. False: it was won elsewhere. When true, *ready is the
  * task to enqueue after the lock is released, or NULL. */
 bool pg_waiter_finish(pg_waiter *waiter, uintptr_t value, bool ok, pg_task **ready);

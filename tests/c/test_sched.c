@@ -509,13 +509,15 @@ static void after_fork(void)
 static void a_child_process_has_a_scheduler_of_its_own(void)
 {
     if (CHECK_SANITIZED) SKIP("the sanitizer does not survive a fork with threads");
+    enum { FORKS = 8, BURST_SIZE = 300 };
     int count = 200;
     pg_store_relaxed(&enough, false);
-    done = new_latch(count + 2);
+    done = new_latch(count + 2 + FORKS * BURST_SIZE);
     pg_latch *mine = done;
     for (int i = 0; i < 2; i++) go(done, endless_yielder, NULL);
     for (int i = 0; i < count; i++) go(done, deadline_body, (void *)(uintptr_t)(i + 1));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < FORKS; i++) {
+        for (int j = 0; j < BURST_SIZE; j++) go(mine, sleeping_body, NULL); /* workers are about to start them */
         pg_sched_before_fork();
         pid_t child = check_fork(after_fork);
         pg_sched_after_fork_in_parent();
