@@ -98,6 +98,11 @@ def inject_stale_wakes(every: int) -> None:
     _lib.pygo_inject_stale_wakes(every)
 
 
+def hold_monitor(on: bool) -> None:
+    """For tests: the monitor thread does nothing meanwhile, as where it does not get to run."""
+    _lib.pygo_hold_monitor(on)
+
+
 def set_signal_slice(seconds: float) -> None:
     """For tests: how long a waiting main thread sleeps between looks at signals and for deadlock; 0 resets it."""
     _lib.pygo_set_signal_slice(int(seconds * 1e9))

@@ -42,6 +42,7 @@ int pygo_set_default_stack_size(size_t size) { return pg_stack_set_default_size(
 size_t pygo_default_stack_size(void) { return pg_stack_default_size(); }
 void pygo_set_seed(int on, unsigned long long seed) { pg_sched_set_seed(on != 0, seed); }
 void pygo_inject_stale_wakes(unsigned every) { pg_sched_inject_stale_wakes(every); }
+void pygo_hold_monitor(int on) { pg_sched_hold_monitor(on != 0); }
 void pygo_set_signal_slice(int64_t nanos) { pg_sched_set_signal_slice(nanos); }
 void pygo_outside_add(int change) { pg_sched_outside_add(change); }
 int pygo_set_watchdog(int64_t nanos) { return pg_sched_set_watchdog(nanos); }

@@ -17,6 +17,7 @@ int pygo_set_default_stack_size(size_t size);
 size_t pygo_default_stack_size(void);
 void pygo_set_seed(int on, unsigned long long seed);
 void pygo_inject_stale_wakes(unsigned every);
+void pygo_hold_monitor(int on);
 void pygo_set_signal_slice(int64_t nanos);
 void pygo_outside_add(int change);
 int pygo_set_watchdog(int64_t nanos);

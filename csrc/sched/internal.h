@@ -17,6 +17,7 @@ enum {
 };
 #define PG_POLL_TIME ((pg_nanos)1000000)      /* the same where tasks run long; and the time of a streak of them */
 #define PG_TURN_TIME ((pg_nanos)10000000)     /* the longest turn that others are compensated for */
+#define PG_LONG_TURN ((pg_nanos)5000)         /* beside it, looking at the clock costs nothing */
 #define PG_OPEN_EVERY ((pg_nanos)5000000)     /* as the interpreter's own switching, see is_time_to_open */
 #define PG_OPEN_SELDOM ((pg_nanos)40000000)
 #define PG_SPIN_TIME ((pg_nanos)30000)        /* about two futex wake-ups; beyond it sleeping is cheaper */
@@ -63,7 +64,8 @@ struct pg_worker {
     enum worker_post post;
     uint32_t next_streak, turn_polls, spin_credit, spins_left_out;
     uint64_t victims;    /* random: where to begin stealing; apart, for how often it is asked depends on time */
-    pg_nanos polled_at, picked_at; /* coarse times, as those below */
+    pg_nanos polled_at, picked_at, seen_coarse;
+    uint32_t unread, unread_most; /* turns since the clock was read; after so many it is. See note_turn */
     pg_nanos streak_start, streak_least, longest_turn; /* see is_streak_over */
     pg_nanos opened_at, open_every; /* see is_time_to_open */
     bool searching, give_turn, open;
@@ -137,6 +139,7 @@ typedef struct pg_sched {
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
     atomic_uint monitor_round; /* odd while it may be moving tasks */
+    atomic_bool monitor_held;    /* for tests: see pg_sched_hold_monitor */
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
     _Atomic uint64_t seed;       /* see pg_sched_set_seed */
     _Atomic uint64_t drawn;      /* one stream for all workers: tasks may wander among them */

@@ -123,6 +123,10 @@ static void monitor_main(void *unused)
     int quiet = 0;
     (void)unused;
     for (;;) {
+        if (PG_UNLIKELY(pg_load_relaxed(&sched->monitor_held))) {
+            pg_nanosleep(LOOK_SLOW);
+            continue;
+        }
         pg_nanos now = pg_now();
         begin_round();
         pg_expire_timers(now);
@@ -149,6 +153,8 @@ static void monitor_main(void *unused)
         }
     }
 }
+
+void pg_sched_hold_monitor(bool on) { pg_store_relaxed(&pg_the_sched.monitor_held, on); }
 
 void pg_monitor_wake(void)
 {

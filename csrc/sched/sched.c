@@ -238,17 +238,27 @@ static bool is_streak_over(const pg_worker *worker)
 
 static void start_streak(pg_worker *worker)
 {
+    enum { LONG_STREAK = 8 };
+    if (worker->next_streak >= LONG_STREAK) worker->unread_most = 1; /* who comes now may take longer turns */
     worker->next_streak = 0;
     worker->streak_start = worker->picked_at;
     worker->streak_least = worker->longest_turn < PG_TURN_TIME ? worker->longest_turn : PG_TURN_TIME;
     worker->longest_turn = 0;
 }
 
-/* The coarse time, to which others or the worker itself at a poll move the clock. */
+/* The time of this pick, as far as anybody asks: it is read when the coarse clock has moved and, for its monitor may not
+ * have got to run for long, after some turns in any case; after each where turns are long. So a turn that is long beside
+ * what the reading costs is measured alone, and of short ones a few together. */
 static pg_nanos note_turn(pg_worker *worker)
 {
-    pg_nanos now = pg_load_relaxed(&pg_the_sched.coarse_now), turn = now - worker->picked_at;
+    pg_nanos coarse = pg_load_relaxed(&pg_the_sched.coarse_now);
+    if (coarse == worker->seen_coarse && ++worker->unread < worker->unread_most) return worker->picked_at;
+    pg_nanos now = pg_now(), turn = now - worker->picked_at;
+    if (turn >= worker->unread * PG_LONG_TURN) worker->unread_most = 1;
+    else if (worker->unread_most < PG_POLL_TICKS) worker->unread_most *= 2;
     if (worker->current != NULL && turn > worker->longest_turn) worker->longest_turn = turn;
+    worker->unread = 0;
+    worker->seen_coarse = coarse;
     worker->picked_at = now;
     return now;
 }

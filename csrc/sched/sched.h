@@ -162,6 +162,8 @@ extern atomic_bool pg_sched_is_seeded;
 void pg_sched_preempt_point(void);
 /* For tests: every n-th park returns at once, as after a stale wake; 0 turns it off. */
 void pg_sched_inject_stale_wakes(unsigned every);
+/* For tests: while on, the monitor does nothing, as where it does not get to run. */
+void pg_sched_hold_monitor(bool on);
 void pg_sched_yield(void);
 int pg_sched_sleep_until(pg_nanos deadline);
 /* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */

@@ -444,6 +444,7 @@ void pg_worker_main(void *opaque)
     worker->give_turn = worker->open = false;
     worker->open_every = PG_OPEN_EVERY;
     worker->opened_at = pg_now();
+    worker->unread_most = 1;
     worker->pinned_task = NULL;
     pg_tls_set(&worker->thread);
 #ifdef PG_TSAN
