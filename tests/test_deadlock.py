@@ -48,6 +48,15 @@ STUCK = {
                 pygo.Channel().recv()
         pygo.spawn(body).join()
     """,
+    "main locked to its thread": """
+        with pygo.lock_thread():
+            pygo.select()
+    """,
+    "while a module is imported": """
+        import pathlib
+        pathlib.Path(__file__).with_name("stuck.py").write_text("import pygo; pygo.select()")
+        import stuck
+    """,
     "another thread waits too": """
         ch = pygo.Channel()
         thread = threading.Thread(target=ch.recv_ok, daemon=True)
@@ -155,6 +164,41 @@ def test_the_hook_of_the_program_sees_it() -> None:
     """
     ended = run_program(program(body))
     assert (ended.code, ended.out) == (2, "hook DeadlockError\n")
+
+
+def test_what_main_raises_gets_through_its_finally_blocks_that_wait() -> None:
+    """Go's TestPanicDeadlockGosched, TestPanicDeadlockSyscall."""
+    body = """
+        pygo.spawn(pygo.Channel().recv)
+        try:
+            raise KeyError("hello")
+        finally:
+            pygo.yield_now()
+            time.sleep(0.001)
+            pygo.spawn(time.sleep, 0.001).join()
+    """
+    ended = run_program(program(body))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.endswith("KeyError: 'hello'\n")
+
+
+def test_the_dump_has_no_tasks_of_the_runtime() -> None:
+    """Go's TestNoHelperGoroutines: timers, a worker for blocking calls and the collector need none that one sees."""
+    body = """
+        import gc
+        pygo.spawn(time.sleep, 0.001).join()
+        rung = pygo.Channel(1)
+        timer, later = pygo.Timer(0.001, lambda: rung.send(1)), pygo.Timer(3600, print)
+        rung.recv()
+        pygo.after(0.001).recv()
+        gc.collect()
+        while pygo.runtime.stats().live:
+            pygo.sleep(0.001)
+        assert pygo.all_tasks() == []
+        pygo.runtime.dump(sys.stdout)
+    """
+    ended = run_program(program(body)).ok()
+    assert "0 tasks" in ended.out, ended.out
 
 
 def test_it_comes_again_at_the_next_hopeless_wait() -> None:

@@ -689,6 +689,29 @@ class TestExitTask:
         assert ch.recv(timeout=HANG) == "cleaned up"
         assert task.join() == 1
 
+    def test_what_a_finally_block_raises_comes_in_its_place(self) -> None:
+        """Go's TestPanicAfterGoexit, TestRecoveredPanicAfterGoexit, TestGoexitInPanic."""
+
+        def raising(caught: bool) -> None:
+            try:
+                pygo.exit_task(1)
+            finally:
+                try:
+                    raise KeyError("hello")
+                except KeyError:
+                    if not caught:
+                        raise
+
+        def exiting() -> None:
+            try:
+                raise KeyError("hello")
+            finally:
+                pygo.exit_task(2)
+
+        assert isinstance(pygo.spawn(raising, False).exception(timeout=HANG), KeyError)
+        assert pygo.spawn(raising, True).join(timeout=HANG) == 1
+        assert pygo.spawn(exiting).join(timeout=HANG) == 2
+
 
 class TestLockThread:
     def test_a_locked_task_that_yields_lets_the_others_run(self, workers: int) -> None:
