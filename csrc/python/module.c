@@ -30,6 +30,7 @@ static void start_hooks(pg_hooks *hooks)
         .is_cancelled = scope_is_cancelled,
         .thread_stuck = main_stuck,
         .is_busy = interp_is_busy,
+        .serial = true, /* the GIL */
         .switch_restarts_waits = PY_VERSION_HEX >= 0x030C0000, /* see interp_enter */
     };
 }

@@ -174,7 +174,7 @@ static void count_down_group(TaskObject *self)
     Py_CLEAR(self->group);
 }
 
-static void finish(TaskObject *self, PyObject *result)
+static void finish(TaskObject *self, PyObject *result, pg_fiber *fiber)
 {
     PyObject *exception = result ? NULL : interp_take_exception();
     if (self->own_context && PyContext_Exit(self->context) < 0) PyErr_WriteUnraisable((PyObject *)self);
@@ -190,7 +190,7 @@ static void finish(TaskObject *self, PyObject *result)
         PyObject_GC_Track(self);
         self->tracked = true;
     }
-    scope_abandon_all(pg_sched_fiber());
+    scope_abandon_all(fiber);
     pg_latch_add(&self->ended, -1);
     if (self->group != NULL) count_down_group(self);
     if (self->rare != NULL) run_callbacks(self);
@@ -236,6 +236,7 @@ static int enter_context(TaskObject *self)
 static void task_run(pg_task *core)
 {
     TaskObject *self = pg_container_of(core, TaskObject, core);
+    pg_fiber *fiber = core->fiber; /* a task keeps its fiber wherever it goes */
     PyObject *result = NULL;
     self->started = true;
     if (PG_UNLIKELY(self->cancel_requested)) { /* before it could begin */
@@ -244,10 +245,10 @@ static void task_run(pg_task *core)
     } else if (enter_context(self) == 0 && install_hooks() == 0)
         result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
                                      self->rare ? self->rare->keywords : NULL);
-    finish(self, result);
-    pg_sched_detach_task(); /* what follows may free it, and run any code */
+    finish(self, result, fiber);
+    pg_sched_detach_task(fiber); /* what follows may free it, and run any code */
     Py_DECREF(self);
-    interp_reset(pg_sched_fiber());
+    interp_reset(fiber);
 }
 
 /* ---- making ---- */

@@ -92,12 +92,13 @@ static void courier_run(pg_task *task)
 {
     enum { BATCH = 64 }; /* then others have their turn */
     alarm_entry *self;
-    pg_sched_detach_task(); /* from here on the record may be queued again */
+    pg_fiber *fiber = task->fiber;
+    pg_sched_detach_task(fiber); /* from here on the record may be queued again */
     pg_lock_acquire(&courier.lock);
     courier.queued = false;
     pg_lock_release(&courier.lock);
     for (int i = 0; i < BATCH && (self = take_rang()) != NULL; i++) deliver(self);
-    interp_reset(pg_sched_fiber());
+    interp_reset(fiber);
 }
 
 void timer_after_fork_in_child(void)

@@ -162,7 +162,7 @@ static void scavenge_run(pg_task *task)
         pg_sched_yield();
     }
     pg_store_relaxed(&sched->free_low, pg_load_relaxed(&sched->free_count));
-    pg_sched_detach_task();
+    pg_sched_detach_task(task->fiber);
     pg_store_release(&sched->scavenging, false);
 }
 

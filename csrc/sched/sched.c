@@ -5,6 +5,7 @@
 #include <string.h>
 
 pg_sched pg_the_sched;
+bool pg_sched_is_serial;
 
 /* ---- who calls ---- */
 
@@ -93,9 +94,8 @@ pg_fiber *pg_sched_fiber(void)
     return worker ? worker->current : NULL;
 }
 
-void pg_sched_detach_task(void)
+void pg_sched_detach_task(pg_fiber *fiber)
 {
-    pg_fiber *fiber = pg_sched_fiber();
     fiber->tail.fiber = fiber; /* the rest is as fiber_create left it */
     pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
     fiber->task = &fiber->tail;
@@ -136,8 +136,12 @@ static void queue_next(pg_worker *worker, pg_task *task)
         pg_queue_here_or_shared(worker, task);
         return;
     }
-    pg_task *bumped = pg_exchange_acqrel(&worker->run_next, task);
-    if (bumped != NULL) pg_runq_push(&worker->queue, bumped, &pg_the_sched.inject);
+    if (pg_load_relaxed(&worker->run_next) == NULL) { /* others only take: it stays so */
+        pg_store_release(&worker->run_next, task); /* pairs with the exchange of whoever takes it */
+    } else {
+        pg_task *bumped = pg_exchange_acqrel(&worker->run_next, task);
+        if (bumped != NULL) pg_runq_push(&worker->queue, bumped, &pg_the_sched.inject);
+    }
     if (!pg_the_sched.exclusive) pg_wake_if_free();
 }
 
@@ -223,6 +227,7 @@ static pg_task *take_shared(pg_worker *worker, size_t limit)
 static pg_task *take_inbox(pg_worker *worker)
 {
     pg_task *task;
+    if (PG_LIKELY(pg_load_seqcst(&worker->inbox.count) == 0)) return NULL;
     return pg_inject_pop(&worker->inbox, &task, 1) ? task : NULL;
 }
 
@@ -748,6 +753,7 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_sched *sched = &pg_the_sched;
     if (workers < 1 || workers > PG_MAX_WORKERS) return PG_EINVAL;
     if (hooks != NULL) sched->hooks = *hooks;
+    pg_sched_is_serial = sched->hooks.serial;
     sched->exclusive = exclusive;
     sched->spinning = pg_cpu_count() > 1;
     pg_store_relaxed(&sched->limit, workers);

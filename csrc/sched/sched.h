@@ -69,6 +69,9 @@ typedef struct pg_hooks {
     bool (*is_cancelled)(pg_task *self);
     /* Is somebody inside the interpreter now? A hint to spin on. */
     bool (*is_busy)(void);
+    /* Tasks and threads use objects (channels, latches, ...) only inside the interpreter, which one at a time may enter:
+     * objects need no locks. What comes from outside (timers that expire) touches nothing but states of tasks. */
+    bool serial;
     /* A switch of fibers restarts the patience of threads that wait to enter: they never get to ask for their turn. */
     bool switch_restarts_waits;
 } pg_hooks;
@@ -104,6 +107,8 @@ typedef struct pg_sched_stats {
     pg_stack_stats stacks;
 } pg_sched_stats;
 
+extern bool pg_sched_is_serial; /* hooks.serial: set before publish */
+
 /* ---- set-up. Starts no thread; those start when there is work. ---- */
 /* `exclusive`: one permit only, whatever the number of workers (the interpreter has a GIL). */
 int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive);
@@ -127,7 +132,7 @@ void pg_sched_enqueue(pg_task *task); /* step V3 of objects/task.h: next to run,
 void pg_sched_enqueue_last(pg_task *task); /* likewise, but behind all others: who waited for many is in no hurry */
 
 /* The running task's record may go away now, though it still runs: from here on the fiber's own stands for it. */
-void pg_sched_detach_task(void);
+void pg_sched_detach_task(pg_fiber *fiber);
 
 /* The caller's task, or its thread's stand-in; NULL when no memory is left for the latter. */
 pg_task *pg_sched_self(void);

@@ -57,20 +57,20 @@ int pg_wait_in(pg_lock *lock, pg_node *list, uint32_t *counter, uintptr_t value,
     pg_party party;
     pg_waiter waiter = {.party = &party, .value = value};
     if (self == NULL) {
-        pg_lock_release(lock);
+        pg_object_unlock(lock);
         return PG_ENOMEM;
     }
     pg_party_init(&party, self, false, &waiter, 1);
     if (self->fiber != NULL) self->fiber->wait = patience->note;
     pg_waiter_link(&waiter, list, counter);
-    pg_lock_release(lock);
+    pg_object_unlock(lock);
     int outcome = patience->shielded ? pg_sched_park_shielded(self, &party.done)
                                      : pg_sched_park_until(self, &party.done, patience->deadline);
     if (PG_UNLIKELY(outcome != PG_OK)) {
-        pg_lock_acquire(lock);
+        pg_object_lock(lock);
         if (pg_load_acquire(&party.done)) outcome = PG_OK;
         else pg_waiter_unlink(&waiter);
-        pg_lock_release(lock);
+        pg_object_unlock(lock);
     }
     pg_party_end(&party);
     return outcome;
@@ -156,19 +156,19 @@ static int wait_locked(pg_chan *chan, bool is_send, uintptr_t *value, pg_nanos d
     pg_party party;
     pg_waiter waiter = {.party = &party, .value = *value};
     if (self == NULL) {
-        pg_lock_release(&chan->lock);
+        pg_object_unlock(&chan->lock);
         return PG_ENOMEM;
     }
     pg_party_init(&party, self, false, &waiter, 1);
     if (self->fiber != NULL) self->fiber->wait = note;
     pg_chan_link(chan, &waiter, is_send);
-    pg_lock_release(&chan->lock);
+    pg_object_unlock(&chan->lock);
     int outcome = pg_sched_park_until(self, &party.done, deadline);
     if (PG_UNLIKELY(outcome != PG_OK)) {
-        pg_lock_acquire(&chan->lock);
+        pg_object_lock(&chan->lock);
         if (pg_load_acquire(&party.done)) outcome = PG_OK;
         else pg_waiter_unlink(&waiter);
-        pg_lock_release(&chan->lock);
+        pg_object_unlock(&chan->lock);
     }
     pg_party_end(&party);
     if (outcome != PG_OK) return outcome;
@@ -179,10 +179,10 @@ static int wait_locked(pg_chan *chan, bool is_send, uintptr_t *value, pg_nanos d
 int pg_chan_send_noting(pg_chan *chan, uintptr_t value, pg_nanos deadline, const void *note)
 {
     pg_task *ready = NULL;
-    pg_lock_acquire(&chan->lock);
+    pg_object_lock(&chan->lock);
     int outcome = pg_chan_send_locked(chan, value, &ready);
     if (outcome == PG_EAGAIN && deadline != PG_NEVER_WAIT) return wait_locked(chan, true, &value, deadline, note);
-    pg_lock_release(&chan->lock);
+    pg_object_unlock(&chan->lock);
     pg_enqueue_if(ready);
     return outcome;
 }
@@ -190,13 +190,13 @@ int pg_chan_send_noting(pg_chan *chan, uintptr_t value, pg_nanos deadline, const
 int pg_chan_recv_noting(pg_chan *chan, uintptr_t *value, pg_nanos deadline, const void *note)
 {
     pg_task *ready = NULL;
-    pg_lock_acquire(&chan->lock);
+    pg_object_lock(&chan->lock);
     int outcome = pg_chan_recv_locked(chan, value, &ready);
     if (outcome == PG_EAGAIN && deadline != PG_NEVER_WAIT) {
         *value = 0;
         return wait_locked(chan, false, value, deadline, note);
     }
-    pg_lock_release(&chan->lock);
+    pg_object_unlock(&chan->lock);
     pg_enqueue_if(ready);
     return outcome;
 }
@@ -208,22 +208,22 @@ static bool close_some(pg_chan *chan, bool is_send)
     pg_task *ready[BATCH];
     int count = 0;
     pg_waiter *waiter = NULL;
-    pg_lock_acquire(&chan->lock);
+    pg_object_lock(&chan->lock);
     while (count < BATCH && (waiter = pop_waiter(chan, is_send)) != NULL) {
         ready[count] = NULL;
         if (pg_waiter_finish(waiter, 0, false, &ready[count]) && ready[count] != NULL) count++;
     }
-    pg_lock_release(&chan->lock);
+    pg_object_unlock(&chan->lock);
     for (int i = 0; i < count; i++) pg_sched_enqueue(ready[i]);
     return waiter != NULL;
 }
 
 int pg_chan_close(pg_chan *chan)
 {
-    pg_lock_acquire(&chan->lock);
+    pg_object_lock(&chan->lock);
     bool was_closed = chan->closed;
     chan->closed = true;
-    pg_lock_release(&chan->lock);
+    pg_object_unlock(&chan->lock);
     if (was_closed) return PG_ECLOSED;
     while (close_some(chan, false)) {}
     while (close_some(chan, true)) {}

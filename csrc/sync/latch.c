@@ -25,14 +25,14 @@ static bool wake_some(pg_latch *latch, pg_node *list)
     pg_task *ready[BATCH];
     int count = 0;
     pg_node *node = NULL;
-    pg_lock_acquire(&latch->lock); /* a waiter that gives up unlinks itself from our list under this lock */
+    pg_object_lock(&latch->lock); /* a waiter that gives up unlinks itself from our list under this lock */
     while (count < BATCH && (node = pg_list_first(list)) != NULL) {
         pg_waiter *waiter = pg_container_of(node, pg_waiter, link);
         pg_waiter_unlink(waiter);
         ready[count] = NULL;
         if (pg_waiter_finish(waiter, 0, true, &ready[count]) && ready[count] != NULL) count++;
     }
-    pg_lock_release(&latch->lock);
+    pg_object_unlock(&latch->lock);
     for (int i = 0; i < count; i++) pg_sched_enqueue_last(ready[i]);
     return node != NULL;
 }
@@ -41,15 +41,15 @@ int pg_latch_add(pg_latch *latch, int64_t change)
 {
     pg_node list;
     int64_t count;
-    pg_lock_acquire(&latch->lock);
+    pg_object_lock(&latch->lock);
     if (__builtin_add_overflow(latch->count, change, &count) || count < 0) {
-        pg_lock_release(&latch->lock);
+        pg_object_unlock(&latch->lock);
         return PG_EINVAL;
     }
     latch->count = count;
     bool wakes = count == 0 && !pg_list_empty(&latch->waiters);
     if (wakes) take_waiters(latch, &list);
-    pg_lock_release(&latch->lock);
+    pg_object_unlock(&latch->lock);
     if (wakes)
         while (wake_some(latch, &list)) {}
     return PG_OK;
@@ -61,21 +61,21 @@ int pg_latch_wait(pg_latch *latch, pg_nanos deadline)
     pg_party party;
     pg_waiter waiter = {.party = &party};
     if (self == NULL) return PG_ENOMEM;
-    pg_lock_acquire(&latch->lock);
+    pg_object_lock(&latch->lock);
     if (latch->count == 0 || deadline == PG_NEVER_WAIT) {
         bool zero = latch->count == 0;
-        pg_lock_release(&latch->lock);
+        pg_object_unlock(&latch->lock);
         return zero ? PG_OK : PG_EAGAIN;
     }
     pg_party_init(&party, self, false, &waiter, 1);
     pg_waiter_link(&waiter, &latch->waiters, &latch->waiter_count);
-    pg_lock_release(&latch->lock);
+    pg_object_unlock(&latch->lock);
     int outcome = pg_sched_park_until(self, &party.done, deadline);
     if (PG_UNLIKELY(outcome != PG_OK)) {
-        pg_lock_acquire(&latch->lock);
+        pg_object_lock(&latch->lock);
         if (pg_load_acquire(&party.done)) outcome = PG_OK;
         else pg_waiter_unlink(&waiter);
-        pg_lock_release(&latch->lock);
+        pg_object_unlock(&latch->lock);
     }
     pg_party_end(&party);
     return outcome;

@@ -23,9 +23,9 @@ int pg_mutex_acquire(pg_mutex *mutex, const pg_patience *patience)
 {
     if (PG_LIKELY(pg_mutex_try(mutex))) return PG_OK;
     if (patience->deadline == PG_NEVER_WAIT) return PG_EAGAIN;
-    pg_lock_acquire(&mutex->lock);
+    pg_object_lock(&mutex->lock);
     if (take_or_mark(mutex)) {
-        pg_lock_release(&mutex->lock);
+        pg_object_unlock(&mutex->lock);
         return PG_OK;
     }
     return pg_wait_in(&mutex->lock, &mutex->waiters, &mutex->waiter_count, 0, patience);
@@ -34,9 +34,9 @@ int pg_mutex_acquire(pg_mutex *mutex, const pg_patience *patience)
 int pg_mutex_release_slow(pg_mutex *mutex)
 {
     pg_task *ready = NULL;
-    pg_lock_acquire(&mutex->lock);
+    pg_object_lock(&mutex->lock);
     if (!pg_mutex_is_held(mutex)) {
-        pg_lock_release(&mutex->lock);
+        pg_object_unlock(&mutex->lock);
         return PG_EINVAL;
     }
     pg_node *node = pg_list_first(&mutex->waiters);
@@ -47,7 +47,7 @@ int pg_mutex_release_slow(pg_mutex *mutex)
     }
     if (pg_list_empty(&mutex->waiters))
         pg_store_release(&mutex->state, node != NULL ? PG_MUTEX_HELD : PG_MUTEX_FREE); /* pairs with pg_mutex_try */
-    pg_lock_release(&mutex->lock);
+    pg_object_unlock(&mutex->lock);
     pg_enqueue_if(ready);
     return PG_OK;
 }

@@ -36,12 +36,12 @@ static void sort_channels(select_state *state)
 
 static void lock_all(select_state *state)
 {
-    for (uint32_t i = 0; i < state->lock_count; i++) pg_lock_acquire(&state->order[i]->lock);
+    for (uint32_t i = 0; i < state->lock_count; i++) pg_object_lock(&state->order[i]->lock);
 }
 
 static void unlock_all(select_state *state)
 {
-    for (uint32_t i = state->lock_count; i-- > 0;) pg_lock_release(&state->order[i]->lock);
+    for (uint32_t i = state->lock_count; i-- > 0;) pg_object_unlock(&state->order[i]->lock);
 }
 
 /* Whether some waiter of one side can still be chosen. */

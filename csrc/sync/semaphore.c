@@ -31,7 +31,7 @@ static bool serve_some(pg_semaphore *semaphore)
         ready[count] = NULL;
         if (pg_waiter_finish(waiter, 0, true, &ready[count]) && ready[count] != NULL) count++;
     }
-    pg_lock_release(&semaphore->lock);
+    pg_object_unlock(&semaphore->lock);
     if (count == 1) pg_sched_enqueue(ready[0]);
     else
         for (int i = 0; i < count; i++) pg_sched_enqueue_last(ready[i]); /* in their order */
@@ -41,22 +41,22 @@ static bool serve_some(pg_semaphore *semaphore)
 /* Likewise all of them. */
 static void serve(pg_semaphore *semaphore)
 {
-    while (serve_some(semaphore)) pg_lock_acquire(&semaphore->lock);
+    while (serve_some(semaphore)) pg_object_lock(&semaphore->lock);
 }
 
 int pg_semaphore_acquire(pg_semaphore *semaphore, int64_t count, const pg_patience *patience)
 {
-    pg_lock_acquire(&semaphore->lock);
+    pg_object_lock(&semaphore->lock);
     bool enough = semaphore->available >= count && pg_list_empty(&semaphore->waiters);
     if (enough) semaphore->available -= count;
     if (enough || patience->deadline == PG_NEVER_WAIT) {
-        pg_lock_release(&semaphore->lock);
+        pg_object_unlock(&semaphore->lock);
         return enough ? PG_OK : PG_EAGAIN;
     }
     int outcome =
         pg_wait_in(&semaphore->lock, &semaphore->waiters, &semaphore->waiter_count, (uintptr_t)count, patience);
     if (PG_UNLIKELY(outcome != PG_OK)) { /* those behind may have waited only for this one */
-        pg_lock_acquire(&semaphore->lock);
+        pg_object_lock(&semaphore->lock);
         serve(semaphore);
     }
     return outcome;
@@ -65,9 +65,9 @@ int pg_semaphore_acquire(pg_semaphore *semaphore, int64_t count, const pg_patien
 int pg_semaphore_release(pg_semaphore *semaphore, int64_t count, int64_t limit)
 {
     int64_t available;
-    pg_lock_acquire(&semaphore->lock);
+    pg_object_lock(&semaphore->lock);
     if (__builtin_add_overflow(semaphore->available, count, &available) || available > limit) {
-        pg_lock_release(&semaphore->lock);
+        pg_object_unlock(&semaphore->lock);
         return PG_EINVAL;
     }
     semaphore->available = available;

@@ -36,7 +36,7 @@ static inline void job_run(pg_task *task)
     job *self = pg_container_of(task, job, task);
     self->body(self->argument);
     if (self->latch != NULL) count_down(self->latch);
-    pg_sched_detach_task(); /* a fork at this moment must not find the record */
+    pg_sched_detach_task(task->fiber); /* a fork at this moment must not find the record */
     memset(self, 0x5a, sizeof *self);
     free(self);
 }
