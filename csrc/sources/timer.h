@@ -14,7 +14,7 @@
 typedef struct pg_task pg_task;
 
 typedef struct pg_timer {
-    pg_nanos deadline; /* lock, while it is pending */
+    pg_nanos deadline; /* lock, while it is pending, as in the heap */
     pg_nanos period;   /* set before the start. 0: fires once; else again and again, leaving out what is past */
     uint32_t slot;     /* place in the heap + 1, 0 when not pending: lock */
     uint32_t era;      /* of the heap that the slot counts in: lock */
@@ -22,9 +22,15 @@ typedef struct pg_timer {
     pg_task *(*fire)(struct pg_timer *timer);
 } pg_timer;
 
+/* The deadline stands beside the timer, which lies on a page of its own: to compare touches the heap alone. */
+typedef struct pg_timer_place {
+    pg_nanos deadline;
+    pg_timer *timer;
+} pg_timer_place;
+
 typedef struct pg_timers {
     pg_lock lock;
-    pg_timer **heap;                /* lock */
+    pg_timer_place *heap;           /* lock; on a boundary of four places */
     uint32_t count, capacity;       /* lock */
     uint32_t era;                   /* changes when all pending timers are forgotten at once */
     _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
