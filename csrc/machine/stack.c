@@ -15,6 +15,7 @@ enum {
     SMALL_DEFAULT = 256 * 1024,
     SMALL_FLOOR = 64 * 1024, /* CPython 3.14 needs 48 KiB for its own margins */
     LARGE_SIZE = 8 * 1024 * 1024,
+    GUARD_LEAST = 60 * 1024,
     LARGE_LIMIT = 2048, /* 16 GiB of address space; each costs a page-table page of its own when touched */
     PROTECTED_LIMIT = 16 * 1024, /* an mprotect guard costs two mappings, of 65,530 by default (vm.max_map_count) */
     SMALL_PER_SLAB = 64,
@@ -40,6 +41,18 @@ static size_t round_to_pages(size_t size)
 {
     size_t page = pg_page_size();
     return (size + page - 1) & ~(page - 1);
+}
+
+/* An odd number of pages, so that the tops of stacks share neither cache sets nor those of the TLB. */
+size_t pg_stack_guard_size(void)
+{
+    size_t page = pg_page_size();
+    return (round_to_pages(GUARD_LEAST) / page | 1) * page;
+}
+
+bool pg_stack_is_guard(const pg_stack *stack, const char *address)
+{
+    return stack->guarded && address < stack->base && (size_t)(stack->base - address) <= pg_stack_guard_size();
 }
 
 static size_t default_size_locked(void) { return cache.default_size ? cache.default_size : SMALL_DEFAULT; }
@@ -80,14 +93,14 @@ static bool class_make_room(stack_class *class, size_t count)
 static void guard_stack(pg_stack *stack)
 {
     bool affordable = pg_guards_are_light() || cache.guarded < PROTECTED_LIMIT;
-    stack->guarded = affordable && pg_pages_guard(stack->base - pg_page_size(), pg_page_size()) == PG_OK;
+    stack->guarded = affordable && pg_pages_guard(stack->base - pg_stack_guard_size(), pg_stack_guard_size()) == PG_OK;
     *(stack->guarded ? &cache.guarded : &cache.stats.unguarded) += 1;
 }
 
 /* Map a slab and push its stacks. Falls back to a single stack when the address space is tight. */
 static int class_cut_slab(stack_class *class, size_t size, size_t count)
 {
-    size_t page = pg_page_size(), stride = size + page; /* a page more than a power of two: spreads cache sets */
+    size_t guard = pg_stack_guard_size(), stride = guard + size;
     char *slab = NULL;
     for (; count > 0; count = count > 1 ? 1 : 0) {
         if (!class_make_room(class, count)) return PG_ENOMEM;
@@ -98,7 +111,7 @@ static int class_cut_slab(stack_class *class, size_t size, size_t count)
     for (size_t i = count; i-- > 0;) { /* pushed so that the lowest is popped first */
         pg_stack *stack = &class->cached[class->count++];
         char *start = slab + i * stride;
-        *stack = (pg_stack){.base = start + page, .top = start + stride, .large = class == &cache.large};
+        *stack = (pg_stack){.base = start + guard, .top = start + stride, .large = class == &cache.large};
         guard_stack(stack);
     }
     class->cut += count;
@@ -108,21 +121,21 @@ static int class_cut_slab(stack_class *class, size_t size, size_t count)
 
 static int get_own(pg_stack *stack, size_t size)
 {
-    size_t page = pg_page_size();
-    char *start = pg_pages_reserve(size + page);
+    size_t guard = pg_stack_guard_size();
+    char *start = pg_pages_reserve(guard + size);
     if (start == NULL) return PG_ENOMEM;
-    *stack = (pg_stack){.base = start + page, .top = start + page + size, .large = true, .own = true};
+    *stack = (pg_stack){.base = start + guard, .top = start + guard + size, .large = true, .own = true};
     guard_stack(stack);
-    cache.stats.mapped_bytes += size + page;
+    cache.stats.mapped_bytes += guard + size;
     return PG_OK;
 }
 
 static void unmap(pg_stack *stack)
 {
-    size_t page = pg_page_size();
+    size_t guard = pg_stack_guard_size();
     *(stack->guarded ? &cache.guarded : &cache.stats.unguarded) -= 1;
-    cache.stats.mapped_bytes -= pg_stack_size(stack) + page;
-    pg_pages_free(stack->base - page, pg_stack_size(stack) + page);
+    cache.stats.mapped_bytes -= guard + pg_stack_size(stack);
+    pg_pages_free(stack->base - guard, guard + pg_stack_size(stack));
 }
 
 static int class_pop(stack_class *class, pg_stack *stack, size_t size)

@@ -1,7 +1,10 @@
 /* Stacks: reserved address ranges that grow by being touched, in two size classes, and their cache.
  *
  *      low address                                                                       high address
- *      | guard page | reserved, untouched ............ | touched pages <- grows | header area | (next stack)
+ *      | guard | reserved, untouched ................. | touched pages <- grows | header area | (next stack)
+ *
+ * A guard is wide enough that no frame of the interpreter and its standard library steps over it into the stack below:
+ * that of select.select takes 49 KiB.
  *
  * A stack costs address space and page tables until a page is touched; the kernel supplies pages as the stack grows
  * down. Nothing ever moves. Stacks of one class are cut from slabs, so that a stack is not a mapping of its own
@@ -16,7 +19,7 @@
 #include "base/base.h"
 
 typedef struct pg_stack {
-    char *base;   /* lowest usable address, just above the guard */
+    char *base;   /* lowest usable address, just above the guard of pg_stack_guard_size bytes */
     char *top;    /* one past the highest usable address, page aligned */
     bool guarded; /* false when there are too many (mapping limit) or the kernel refused: counted in pg_stack_stats */
     bool large;   /* of the large class, which the cache hands out first, or of an odd size beyond it */
@@ -40,6 +43,9 @@ void pg_stack_put(pg_stack *stack);
 void pg_stack_trim(pg_stack *stack, char *keep_from);
 
 static inline size_t pg_stack_size(const pg_stack *stack) { return (size_t)(stack->top - stack->base); }
+size_t pg_stack_guard_size(void);
+/* Safe in a signal handler. */
+bool pg_stack_is_guard(const pg_stack *stack, const char *address);
 
 void pg_stack_read_stats(pg_stack_stats *stats);
 /* Around a fork: hold the cache's lock; let it go in parent and child. */

@@ -29,6 +29,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_interrupted = main_interrupted,
         .is_cancelled = scope_is_cancelled,
         .thread_stuck = main_stuck,
+        .describe = task_describe,
         .is_busy = interp_is_busy,
         .serial = true, /* the GIL */
         .switch_restarts_waits = PY_VERSION_HEX >= 0x030C0000, /* see interp_enter */
@@ -110,7 +111,7 @@ static void *run_stack_call(void *opaque)
 
 static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    pg_stack stack;
+    pg_segment segment;
     interp_bounds saved;
     if (count < 2 || !PyCallable_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "call_on_stack() takes a size, a callable, and the callable's arguments");
@@ -123,12 +124,12 @@ static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ss
         return NULL;
     }
     enum { LEAST = 64 * 1024 };
-    if (pg_stack_get(&stack, size < LEAST ? LEAST : (size_t)size) != PG_OK) return PyErr_NoMemory();
+    if (pg_sched_segment_link(&segment, size < LEAST ? LEAST : (size_t)size) != PG_OK) return PyErr_NoMemory();
     stack_call call = {args + 1, count - 1, keywords};
-    interp_stack_enter(stack.base, pg_stack_size(&stack), &saved);
-    PyObject *result = pg_switch_call_on(stack.top, run_stack_call, &call);
+    interp_stack_enter(segment.stack.base, pg_stack_size(&segment.stack), &saved);
+    PyObject *result = pg_switch_call_on(segment.stack.top, run_stack_call, &call);
     interp_stack_leave(&saved);
-    pg_stack_put(&stack);
+    pg_sched_segment_unlink(&segment);
     return result;
 }
 

@@ -189,6 +189,7 @@ TaskObject *task_from_core(pg_task *core);
 PyObject *task_list_all(void);
 /* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
 PyObject *task_stack_of_thread(unsigned long ident);
+void task_describe(pg_task *core, char *text, size_t room); /* in a signal handler */
 void task_report_unretrieved(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
 size_t task_live_count(void);

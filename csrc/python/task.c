@@ -805,6 +805,29 @@ static PyObject *task_repr(TaskObject *self)
     return text;
 }
 
+/* Without allocating, and without counting references: the memory of a string that has ASCII characters only, or "?". */
+static const char *plain_text(PyObject *text)
+{
+    return PyUnicode_Check(text) && PyUnicode_IS_COMPACT_ASCII(text) ? (const char *)PyUnicode_1BYTE_DATA(text) : "?";
+}
+
+void task_describe(pg_task *core, char *text, size_t room)
+{
+    enum { LONGEST = 80 };
+    TaskObject *self = task_from_core(core);
+    if (self == NULL) {
+        snprintf(text, room, "a task that has ended");
+        return;
+    }
+    bool named = self->rare != NULL && self->rare->name != NULL;
+    bool has_function = !self->done && self->payload != NULL && PyFunction_Check(self->payload);
+    int length = snprintf(text, room, "task %llu", (unsigned long long)self->id);
+    if (named) length += snprintf(text + length, room - (size_t)length, " '%.*s'", LONGEST, plain_text(self->rare->name));
+    if (!has_function) return;
+    PyObject *function = ((PyFunctionObject *)self->payload)->func_qualname;
+    snprintf(text + length, room - (size_t)length, " in %.*s", LONGEST, plain_text(function));
+}
+
 #define FAST_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 #define CALL(function) (PyCFunction)(void (*)(void))(function)
 

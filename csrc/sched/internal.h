@@ -34,9 +34,11 @@ typedef struct pg_thread {
     pg_node link; /* in sched.threads: sched.lock */
     uint64_t random; /* owner only */
     pg_task stand_in;  /* what it waits with outside of tasks */
-    pg_party *party;   /* owner only: as in pg_fiber */
+    pg_segment *segment; /* owner only: as in pg_fiber */
+    pg_party *party;   /* likewise */
     void *scopes;      /* likewise */
     pg_nanos slice;    /* main only: until it looks for signals */
+    void *alternate;   /* owner only: signal stack (os/fault.h), once it has had a segment */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
     atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */
 } pg_thread;
@@ -208,6 +210,9 @@ size_t pg_expire_timers(pg_nanos now);
 /* deadlock.c */
 bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
 bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
+
+/* overflow.c */
+void pg_overflow_setup(void); /* the process has a handler for overflows from now on */
 
 /* watch.c */
 void pg_watch_worker(pg_worker *worker, pg_nanos now); /* for the monitor, after it has noted the worker's tick */

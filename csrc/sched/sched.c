@@ -1,4 +1,5 @@
 /* Tasks: spawn, make ready, pick, switch, park. Worker threads are in worker.c, the design in sched.h. */
+#include "os/fault.h"
 #include "sched/internal.h"
 
 #include <stdlib.h>
@@ -13,6 +14,7 @@ static void thread_destroy(void *slot)
 {
     pg_thread *thread = slot;
     if (thread->worker != NULL) return;
+    pg_fault_stack_drop(thread->alternate);
     pg_lock_acquire(&pg_the_sched.lock);
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);

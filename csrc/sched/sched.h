@@ -67,6 +67,8 @@ typedef struct pg_hooks {
     bool (*thread_stuck)(void);
     /* The waiter itself, inside, when its alarm (objects/task.h) is set: true gives the wait up. */
     bool (*is_cancelled)(pg_task *self);
+    /* In a signal handler, on the task's own thread: write what to call the task, for people, as a string. */
+    void (*describe)(pg_task *task, char *text, size_t room);
     /* Is somebody inside the interpreter now? A hint to spin on. */
     bool (*is_busy)(void);
     /* Tasks and threads use objects (channels, latches, ...) only inside the interpreter, which one at a time may enter:
@@ -77,6 +79,12 @@ typedef struct pg_hooks {
 } pg_hooks;
 
 typedef struct pg_party pg_party;
+
+/* A further stack that a task, or a thread, runs one call on. The record lies on the stack that makes the call. */
+typedef struct pg_segment {
+    pg_stack stack;
+    struct pg_segment *outer; /* the call is made on that one; NULL: on the caller's first stack */
+} pg_segment;
 
 struct pg_fiber {
     void *sp;           /* its worker before a switch, whoever resumes it after */
@@ -91,6 +99,7 @@ struct pg_fiber {
     pg_nanos parked_at; /* coarse time of the last park, for reports */
     bool for_ever;      /* that park has no deadline */
     uint32_t park_count; /* tells one park of the fiber from the next */
+    pg_segment *segment; /* its worker: the innermost, which it runs on; NULL: on `stack` */
     pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
     void *scopes;       /* of the layer above; NULL between tasks */
     const void *wait;   /* what the layer above says of the current wait, valid while parked */
@@ -171,6 +180,9 @@ void pg_sched_inject_stale_wakes(unsigned every);
 void pg_sched_hold_monitor(bool on);
 void pg_sched_yield(void);
 int pg_sched_sleep_until(pg_nanos deadline);
+/* Around a call on another stack of at least `size` bytes, by the caller, be it a task or a thread. PG_OK or PG_ENOMEM. */
+int pg_sched_segment_link(pg_segment *segment, size_t size);
+void pg_sched_segment_unlink(pg_segment *segment);
 /* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */
 int pg_sched_pin(void);
 int pg_sched_unpin(void);

@@ -1,4 +1,5 @@
 /* Worker threads: the loop on a worker's own stack, searching and resting, permits (sched.h, P1 to P4). */
+#include "os/fault.h"
 #include "sched/internal.h"
 
 #include <stdlib.h>
@@ -143,6 +144,7 @@ static pg_worker *prepare_worker_locked(void)
     give_permit(worker);
     pg_add_relaxed(&pg_the_sched.thread_count, 1);
     pg_monitor_start_locked();
+    pg_overflow_setup();
     return worker;
 }
 
@@ -447,11 +449,13 @@ void pg_worker_main(void *opaque)
     worker->unread_most = 1;
     worker->pinned_task = NULL;
     pg_tls_set(&worker->thread);
+    void *alternate = pg_fault_stack_take();
 #ifdef PG_TSAN
     worker->sanitizer = __tsan_get_current_fiber();
 #endif
     do {
         for (pg_task *task; (task = find(worker)) != NULL;) pg_dispatch(worker, task);
     } while (rest(worker));
+    pg_fault_stack_drop(alternate);
     pg_tls_set(NULL);
 }

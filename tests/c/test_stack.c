@@ -17,7 +17,7 @@ enum { PORTABLE = 1 };
 enum { PORTABLE = 0 };
 #endif
 
-enum { KIB = 1024, MIB = 1024 * 1024, SMALL = 256 * KIB, LARGE = 8 * MIB };
+enum { KIB = 1024, MIB = 1024 * 1024, SMALL = 256 * KIB, LARGE = 8 * MIB, PROTECTED = 16 * 1024 };
 
 static pg_stack get(size_t size)
 {
@@ -53,7 +53,7 @@ static void sizes_choose_the_class(void)
     CHECK_EQ(stats().in_use, 6);
     size_t mapped = stats().mapped_bytes;
     pg_stack_put(&odd);
-    CHECK_EQ(mapped - stats().mapped_bytes, LARGE + 2 * pg_page_size());
+    CHECK_EQ(mapped - stats().mapped_bytes, LARGE + pg_page_size() + pg_stack_guard_size());
     pg_stack *rest[] = {&any, &small, &tiny, &middle, &large};
     for (int i = 0; i < 5; i++) pg_stack_put(rest[i]);
     CHECK_EQ(stats().in_use, 0);
@@ -187,16 +187,25 @@ static void hit(int number, siginfo_t *info, void *unused)
 {
     char *at = info->si_addr;
     (void)number, (void)unused;
-    _exit(at < victim.base && at >= victim.base - pg_page_size() ? 42 : 43);
+    CHECK_EQ(pg_stack_is_guard(&victim, at), at < victim.base && at >= victim.base - pg_stack_guard_size());
+    _exit(pg_stack_is_guard(&victim, at) ? 42 : 43);
 }
 
-static void overflowing_entry(void *unused)
+/* Frames of which only the lowest byte is touched, as wide as the widest known: see stack.h. */
+static PG_NOINLINE size_t stride_down(int depth)
 {
-    (void)unused;
+    volatile char frame[49 * KIB];
+    frame[0] = (char)depth;
+    return depth > 0 ? stride_down(depth - 1) + (size_t)frame[0] : 0;
+}
+
+static void overflowing_entry(void *wide)
+{
+    if (wide != NULL) stride_down(INT_MAX);
     descend(NULL);
 }
 
-static void overflow_the_victim(void)
+static void overflow_the_victim_in(void *wide)
 {
     static char alternative[64 * KIB];
     stack_t on = {.ss_sp = alternative, .ss_size = sizeof alternative};
@@ -204,8 +213,11 @@ static void overflow_the_victim(void)
     sigaltstack(&on, NULL);
     sigaction(SIGSEGV, &action, NULL);
     context_start(&visitor, victim.top, overflowing_entry);
-    context_switch(&runner, &visitor, NULL);
+    context_switch(&runner, &visitor, wide);
 }
+
+static void overflow_the_victim(void) { overflow_the_victim_in(NULL); }
+static void overflow_the_victim_in_strides(void) { overflow_the_victim_in(&victim); }
 
 static void check_overflows_fault(bool light)
 {
@@ -219,9 +231,12 @@ static void check_overflows_fault(bool light)
         for (int k = 0; k < 8; k += 7) {
             victim = taken[k];
             CHECK(victim.guarded);
-            int status = check_child(overflow_the_victim);
-            CHECK(WIFEXITED(status));
-            CHECK_EQ(WEXITSTATUS(status), 42);
+            void (*ways[])(void) = {overflow_the_victim, overflow_the_victim_in_strides};
+            for (int way = 0; way < 2; way++) {
+                int status = check_child(ways[way]);
+                CHECK(WIFEXITED(status));
+                CHECK_EQ(WEXITSTATUS(status), 42);
+            }
         }
         for (int k = 0; k < 8; k++) pg_stack_put(&taken[k]);
     }
@@ -304,6 +319,12 @@ static void get_very_many(void)
         CHECK(mapping_count() - before < many / 10);
     }
     CHECK(stats().unguarded < (size_t)many);
+    size_t guarded = 0;
+    for (int i = 0; i < many; i++) guarded += stacks[i].guarded;
+    size_t bare = (size_t)many - guarded;
+    CHECK(stats().unguarded >= bare && stats().unguarded - bare <= stats().cached);
+    if (!pg_guards_are_light() && !CHECK_SANITIZED) CHECK(guarded >= PROTECTED - 64 && guarded <= PROTECTED);
+    for (int i = 0; i < many; i++) CHECK_EQ(pg_stack_is_guard(&stacks[i], stacks[i].base - 1), stacks[i].guarded);
     void *more = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* others need mappings too */
     CHECK(more != MAP_FAILED);
     check_join(check_thread(idle_body, NULL));
