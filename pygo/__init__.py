@@ -45,9 +45,7 @@ from pygo._native import (
     Timer,
     WaitGroup,
     _after_fork_in_child,
-    _after_fork_in_parent,
     _at_exit,
-    _before_fork,
     _claim_process,
     after,
     all_tasks,
@@ -153,6 +151,4 @@ _from_environment("PYGO_SCHEDTRACE", float, _trace, "a number of milliseconds")
 if _claim_process():
     _imports.install()
     _atexit.register(_at_exit)
-    _os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    _os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from helpers import run_program
 
@@ -297,3 +300,227 @@ print("end")
         timeout=100,
     ).ok()
     assert program.out == "end\n"
+
+
+def test_hooks_of_others_may_take_their_time_while_tasks_run() -> None:
+    """Those registered before pygo's run nearest to the fork; no lock of the core may be held meanwhile."""
+    program = run_program(
+        """
+        import os, time
+        os.register_at_fork(before=lambda: time.sleep(0.02), after_in_parent=lambda: time.sleep(0.02))
+        import pygo
+
+        def spawner():
+            while True:
+                pygo.spawn(pygo.yield_now).join()
+
+        keep = [pygo.spawn(spawner) for _ in range(3)]
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+        print(pygo.spawn(int, "3").join(timeout=20))
+        """,
+        options=QUIET,
+    ).ok()
+    assert program.out == "3\n"
+
+
+def test_hooks_registered_before_the_import_may_use_pygo() -> None:
+    program = run_program(
+        """
+        import os
+
+        def use():
+            pygo.spawn(lambda: ch.send(1)).join(timeout=20)
+
+        os.register_at_fork(before=use, after_in_parent=use, after_in_child=use)
+        import pygo
+        ch = pygo.Channel(9)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(len(ch))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(ch))
+        """,
+        options=QUIET,
+    ).ok()
+    assert program.out == "2 2\n"
+
+
+@pytest.mark.parametrize("place", ["main", "task"])
+def test_finalizers_of_what_other_threads_had_run_in_the_child_and_may_use_pygo(place: str) -> None:
+    """The interpreter deletes the states of all other threads and tasks before any hook of the child runs."""
+    program = run_program(
+        PRELUDE
+        + f"""
+class Late:
+    def __del__(self):
+        spawned.append(pygo.spawn(int, "5"))
+        ch.try_send(1)
+        pygo.spawn(int).join(timeout=20)
+
+ch, ready, spawned, own = pygo.Channel(3), pygo.Channel(), [], threading.local()
+
+def holder():
+    own.late = Late()
+    ready.send(None)
+    time.sleep(1000)
+
+threading.Thread(target=holder, daemon=True).start()
+ready.recv()
+pygo.spawn(holder)
+ready.recv()
+
+def child():
+    assert len(ch) == 2, ch
+    assert [task.join(timeout=20) for task in spawned] == [5, 5]
+    return quick_suite()
+
+{"fork_and_check(child)" if place == "main" else "pygo.spawn(fork_and_check, child).join(timeout=28)"}
+print(spawned, len(ch), flush=True)
+os._exit(0)  # the finalizers would wait for tasks at the end of the interpreter
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "[] 0\n"
+    assert program.err == ""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "err"),
+    [
+        ("return", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('bye')", 1, "bye"),
+        ("raise ValueError('the end')", 1, "ValueError: the end"),
+        ("pygo.exit_task(1)", 0, ""),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
+        ("pygo.sleep(0.01); sys.exit(4)", 4, ""),
+    ],
+)
+def test_the_end_of_the_task_that_forked_is_the_end_of_the_child(ending: str, code: int, err: str) -> None:
+    """As that of the main thread is elsewhere, with its exit code and its atexit handlers."""
+    program = run_program(
+        PRELUDE
+        + f"""
+import atexit
+atexit.register(lambda: print("atexit", pygo.spawn(int, "3").join(timeout=10), flush=True))
+
+def body():
+    pid = os.fork()
+    if pid == 0:
+        {ending}
+        return
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+keep = [pygo.spawn(pygo.Channel().recv) for _ in range(10)]
+print("ended with", pygo.spawn(body).join(timeout=25), flush=True)
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == f"atexit 3\nended with {code}\natexit 3\n"
+    assert err in program.err if err else program.err == ""
+
+
+def test_signal_handlers_run_in_the_child_that_a_task_has_forked() -> None:
+    """It stays on the child's main OS thread, the only one that handles signals."""
+    program = run_program(
+        PRELUDE
+        + """
+def child():
+    handled = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(pygo.current_task() is me))
+    me, thread = pygo.current_task(), threading.get_native_id()
+    for turn in range(100):
+        pygo.sleep(0.0005)
+        pygo.spawn(time.sleep, 0.0005).join(timeout=20)
+        assert threading.get_native_id() == thread == os.getpid()
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return 0 if handled == [True] * 100 else 1
+
+for turn in range(2):
+    pygo.spawn(fork_and_check, child).join(timeout=28)
+print("end")
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "end\n"
+
+
+def test_the_failures_of_the_parents_tasks_are_reported_by_the_parent_alone() -> None:
+    program = run_program(
+        PRELUDE
+        + """
+def broken():
+    raise ValueError("what went wrong")
+
+kept = pygo.spawn(broken)
+while not kept.done():
+    pygo.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    try:
+        kept.join()
+    except ValueError:
+        sys.exit(5)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "5\n"
+    assert program.err.count("ValueError: what went wrong") == 1
+
+
+def test_what_was_to_end_the_parent_does_not_end_the_child() -> None:
+    """A task has asked the main thread to exit, and a thread forks before main has noticed."""
+    program = run_program(
+        PRELUDE
+        + """
+def child():
+    pygo.spawn(int).join(timeout=20)
+    return quick_suite()
+
+def forks():
+    gate.acquire()
+    pygo.wait([pygo.spawn(sys.exit, 7)], timeout=20)
+    fork_and_check(child)
+    print("checked", flush=True)
+    os.write(writable, b"x")
+
+readable, writable = os.pipe()
+gate = threading.Lock()
+gate.acquire()
+sys.setswitchinterval(1000)  # from the release on, main keeps the interpreter until it is in the read
+try:
+    threading.Thread(target=forks, daemon=True).start()
+    gate.release()
+    os.read(readable, 1)  # and notices nothing before this returns
+    pygo.sleep(20)
+except SystemExit as exit:
+    print(exit.code)
+""",
+        options=QUIET,
+    ).ok()
+    assert program.out == "checked\n7\n"
+
+
+LOCK = re.compile(r"^\s+pg_lock (\w+);", re.MULTILINE)
+LISTED = re.compile(r"^ \*      (\w+/\w+\.[ch])\s+(\w+)\s+\w", re.MULTILINE)
+SOURCES = Path(__file__).parents[1] / "csrc"
+
+
+def locks_left_out(sources: dict[str, str], table: str) -> set[tuple[str, str]]:
+    """The locks that some source declares and the table does not name."""
+    declared = {(name, lock) for name, text in sources.items() for lock in LOCK.findall(text)}
+    assert len(declared) > 8, declared
+    return declared - set(LISTED.findall(table))
+
+
+def test_the_table_of_locks_at_a_fork_is_complete() -> None:
+    sources = {str(path.relative_to(SOURCES)): path.read_text() for path in SOURCES.rglob("*.[ch]")}
+    table = sources["sched/lifecycle.c"]
+    assert not locks_left_out(sources, table)
+    assert locks_left_out({**sources, "sync/new.h": "struct {\n    pg_lock fresh;\n}"}, table) == {
+        ("sync/new.h", "fresh")
+    }

@@ -72,6 +72,8 @@ void raise_in_main(PyObject *exception)
     pg_sched_nudge_main();
 }
 
+void forget_pending_in_main(void) { pending_in_main = NULL; } /* a reference less: no code may run yet */
+
 void not_again_in_main(PyObject *exception)
 {
     if (PG_LIKELY(pending_in_main != exception) || !pg_os_is_main_thread()) return;

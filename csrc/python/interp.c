@@ -402,6 +402,17 @@ uint64_t interp_dict_version(PyObject *dict) { return 0; }
 
 /* ---- fork ---- */
 
+bool interp_is_inside(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyThreadState_GetUnchecked() != NULL;
+#elif PY_VERSION_HEX >= 0x030C0000
+    return _PyThreadState_UncheckedGet() != NULL;
+#else
+    return PyGILState_Check(); /* the current state is that of whoever has the GIL */
+#endif
+}
+
 void interp_after_fork(pg_fiber *fiber)
 {
     fiber_of_forked_main = fiber;

@@ -49,6 +49,8 @@ typedef struct interp_bounds {
 } interp_bounds;
 void interp_stack_enter(char *base, size_t size, interp_bounds *saved);
 void interp_stack_leave(const interp_bounds *saved);
+/* The calling OS thread is inside the interpreter. */
+bool interp_is_inside(void);
 /* In the child of a fork. */
 void interp_after_fork(pg_fiber *fiber);
 

@@ -145,25 +145,30 @@ static PyObject *do_at_exit(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *do_before_fork(PyObject *module, PyObject *unused)
+/* The core's locks are held around the system call alone, and the child is in order before anything runs in it: hence
+ * handlers of the C library. Rejected: os.register_at_fork for all of it. Hooks that others had registered before us would
+ * run with the locks held, give the GIL away (logging's waits for a lock), and the task that then needs a lock of ours
+ * keeps the GIL for ever. And in the child the interpreter deletes the other threads' states before any hook runs, which
+ * runs finalizers, which may use channels. */
+static void fork_in_child(void)
 {
-    pg_sched_before_fork();
-    Py_RETURN_NONE;
+    if (!interp_is_inside()) { /* a C library's fork: who knows where the others were; the child will not use Python */
+        pg_sched_after_fork_in_parent();
+        return;
+    }
+    pg_sched_after_fork_in_child(pg_sync_forget);
+    timer_after_fork_in_child();
+    task_forget_others(task_current());
+    forget_pending_in_main();
 }
 
-static PyObject *do_after_fork_in_parent(PyObject *module, PyObject *unused)
-{
-    pg_sched_after_fork_in_parent();
-    Py_RETURN_NONE;
-}
-
+/* What needs an interpreter that has recovered from the fork. A task that forked is the child's main thread: it stays on
+ * this OS thread, the only one that runs signal handlers. */
 static PyObject *do_after_fork_in_child(PyObject *module, PyObject *unused)
 {
     interp_after_fork(pg_sched_fiber());
-    pg_sched_after_fork_in_child(pg_sync_forget);
-    task_forget_others(task_current());
     if (pg_sched_self() != NULL) scope_after_fork(pg_sched_self());
-    timer_after_fork_in_child();
+    (void)pg_sched_pin();
     Py_RETURN_NONE;
 }
 
@@ -228,8 +233,6 @@ static PyMethodDef task_functions[] = {
     {"_pin", do_pin, METH_NOARGS, NULL},
     {"_unpin", do_unpin, METH_NOARGS, NULL},
     {"_at_exit", do_at_exit, METH_NOARGS, NULL},
-    {"_before_fork", do_before_fork, METH_NOARGS, NULL},
-    {"_after_fork_in_parent", do_after_fork_in_parent, METH_NOARGS, NULL},
     {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
     {"_claim_process", do_claim_process, METH_NOARGS,
      PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
@@ -293,6 +296,10 @@ static int native_exec(PyObject *module)
         task_setup();
         int workers = pg_cpu_count();
         pg_sched_init(&hooks, workers < PG_MAX_WORKERS ? workers : PG_MAX_WORKERS, true);
+        if (pthread_atfork(pg_sched_before_fork, pg_sched_after_fork_in_parent, fork_in_child) != 0) {
+            PyErr_NoMemory();
+            return -1;
+        }
         done = true;
     }
     if (add_types(module) < 0) return -1;

@@ -158,6 +158,8 @@ static inline void after_success(void)
 }
 /* Raise `exception` (stolen) in the main thread, where SystemExit and KeyboardInterrupt of tasks belong. */
 void raise_in_main(PyObject *exception);
+/* In the child of a fork: what was to end the parent is none of its business. */
+void forget_pending_in_main(void);
 /* The caller is about to raise `exception`; if that is the main thread, it need not get it again. */
 void not_again_in_main(PyObject *exception);
 bool main_interrupted(void);

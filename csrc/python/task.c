@@ -16,6 +16,9 @@ static size_t live, unreported; /* unreported: ended in an exception that nobody
 size_t task_live_count(void) { return live; }
 uint64_t task_started_count(void) { return started_count; }
 
+/* In the child of a fork that a task made: that task, whose end is the process's. */
+static TaskObject *main_task;
+
 /* ---- the end ---- */
 
 static task_rare *rare_of(TaskObject *self)
@@ -149,7 +152,7 @@ static PyObject *failure(TaskObject *self, PyObject *exception)
     if (PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
         PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) {
         self->retrieved = true;
-        raise_in_main(Py_NewRef(exception));
+        if (self != main_task) raise_in_main(Py_NewRef(exception));
     }
     return exception;
 }
@@ -233,6 +236,20 @@ static int enter_context(TaskObject *self)
     return 0;
 }
 
+/* As the end of a main program, with its exit codes. */
+static _Noreturn void end_program(TaskObject *self)
+{
+    enum { INTERRUPTED = 128 + 2 };
+    int code = 0;
+    if (self->failed) {
+        code = PyErr_GivenExceptionMatches(self->payload, PyExc_KeyboardInterrupt) ? INTERRUPTED : 1;
+        mark_retrieved(self);
+        interp_raise(Py_NewRef(self->payload));
+        PyErr_Print(); /* ends the process itself, if it is a SystemExit */
+    }
+    Py_Exit(code);
+}
+
 static void task_run(pg_task *core)
 {
     TaskObject *self = pg_container_of(core, TaskObject, core);
@@ -246,6 +263,7 @@ static void task_run(pg_task *core)
         result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
                                      self->rare ? self->rare->keywords : NULL);
     finish(self, result, fiber);
+    if (PG_UNLIKELY(self == main_task)) end_program(self);
     pg_sched_detach_task(fiber); /* what follows may free it, and run any code */
     Py_DECREF(self);
     interp_reset(fiber);
@@ -937,9 +955,13 @@ void task_forget_others(TaskObject *survivor)
 {
     for (void *block = NULL; (block = pg_pool_next(&pool, block)) != NULL;) {
         TaskObject *task = task_in(block); /* the others never run again, nor end; the reference stays the runtime's */
-        if (task != NULL && task != survivor) task->live = false;
+        if (task == NULL || task == survivor) continue;
+        if (task->live) task->live = false;
+        if (task->done && task->failed && !task->retrieved) task->retrieved = true; /* the parent reports it */
     }
     live = survivor != NULL;
+    unreported = 0;
+    main_task = survivor;
 }
 
 void task_setup(void) { pg_pool_init(&pool, INTERP_OBJECT_HEADER + sizeof(TaskObject)); }

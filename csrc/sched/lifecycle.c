@@ -1,4 +1,23 @@
-/* Stopping for the end of the process, and starting over in the child of a fork. */
+/* Stopping for the end of the process, and starting over in the child of a fork.
+ *
+ * Every lock, and what becomes of it at a fork; the locks table, which a test compares with the sources:
+ *
+ *      sched/internal.h    lock        held across the fork, made anew in the child
+ *      sched/internal.h    fiber_lock  likewise
+ *      machine/stack.c     lock        held across the fork, released in parent and child: what it covers is kept
+ *      sched/internal.h    look_lock   made anew: the monitor is gone, and a task that takes fibers apart has the GIL
+ *      objects/runq.h      lock        made anew, with queues that are empty
+ *      sources/timer.h     lock        made anew, with a heap that is empty
+ *      python/timer.c      lock        made anew, with a list that is empty
+ *      sync/chan.h         lock        held only inside the interpreter, where the forking thread is: free
+ *      sync/latch.h        lock        likewise
+ *      sync/mutex.h        lock        likewise
+ *      sync/semaphore.h    lock        likewise
+ *
+ * What others were about to do is seen half done: a fiber that has its task while the task has not got its fiber, a timer
+ * out of the heap that has not fired, a worker with a permit that nobody woke. So the child looks at nothing of the others
+ * but their waits, which are written inside the interpreter; their records, queues and the heap it forgets.
+ */
 #include "sched/internal.h"
 
 static void set_stopping(bool stopping)
@@ -63,8 +82,7 @@ static void forget_worker(pg_worker *worker)
     pg_list_init(&worker->link);
 }
 
-/* The locks in the order of sched.h. Object locks (channels, latches) are held only inside the interpreter, where the
- * forking thread is. */
+/* The locks in the order of sched.h. */
 void pg_sched_before_fork(void)
 {
     pg_lock_acquire(&pg_the_sched.lock);

@@ -127,8 +127,8 @@ int pg_sched_workers(void);
  * True when all have. Undone by pg_sched_resume. */
 bool pg_sched_stop(pg_nanos patience);
 void pg_sched_resume(void);
-/* Around a fork: the first takes the core's locks, so that the child finds what they cover in order; the parent lets
- * them go again; in the child only the caller's task or thread is left. */
+/* Around the system call of a fork: the first takes the core's locks, so that the child finds what they cover in order;
+ * the parent lets them go again; in the child only the caller's task or thread is left. */
 void pg_sched_before_fork(void);
 void pg_sched_after_fork_in_parent(void);
 void pg_sched_after_fork_in_child(void (*forget)(pg_party *party)); /* called for every wait of another task or thread */
