@@ -81,7 +81,7 @@ def seeded(seed: int, *, workers: int | None = 1) -> Iterator[None]:
 
     The choice among ready select cases, where a thief begins to steal, whether a task whose turn it is goes behind
     others, and whether a call that did not have to wait yields to others. With one worker, tasks that were spawned by
-    tasks, and that neither block outside of pygo, nor sleep, nor compute for many milliseconds, then run in the same
+    tasks, and that neither block outside of pygo, nor sleep, nor compute for a second, then run in the same
     order each time; with other seeds in others. The environment variable PYGO_SEED does it for a whole program.
 
     workers: how many to use inside the block; None leaves the number as it is.

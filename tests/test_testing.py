@@ -9,7 +9,7 @@ import pytest
 from helpers import in_task, run_program
 
 import pygo
-from pygo import testing
+from pygo import _extension, testing
 
 PROGRAM = """
 import pygo
@@ -35,9 +35,27 @@ def main():
 """
 
 
-def trace_of(seed: int) -> str:
+YIELDING = """
+import pygo
+
+def main():
+    out = []
+
+    def body(name):
+        for _ in range(400):
+            out.append(name)
+            pygo.yield_now()
+
+    with pygo.TaskGroup() as tg:
+        for name in "abcdefg":
+            tg.spawn(body, name)
+    return "".join(out)
+"""
+
+
+def trace_of(seed: int, program: str = PROGRAM) -> str:
     names: dict[str, Any] = {}
-    exec(PROGRAM, names)
+    exec(program, names)
     with testing.seeded(seed):
         return str(pygo.spawn(names["main"]).join())
 
@@ -88,6 +106,27 @@ def test_what_never_waits_times_out_or_has_ended() -> None:
 def test_the_same_seed_gives_the_same_order() -> None:
     for seed in range(5):
         assert trace_of(seed) == trace_of(seed)
+
+
+def test_a_thread_that_looks_in_all_the_time_does_not_change_the_order() -> None:
+    """The main thread, which waits, enters the interpreter whenever it looks for signals."""
+    _extension.set_signal_slice(2e-5)
+    try:
+        assert len({trace_of(1, YIELDING) for _ in range(60)}) == 1
+    finally:
+        _extension.set_signal_slice(0)
+
+
+def test_giving_stacks_back_does_not_change_the_order() -> None:
+    """A task does that, every second while many have been free for that long."""
+    count = 2000
+    expected, many = trace_of(1), pygo.Channel[None]()
+    tasks = [pygo.spawn(many.recv_ok) for _ in range(count)]
+    testing.wait_until_blocked(many, receivers=count)
+    many.close()
+    for task in tasks:
+        task.join()
+    assert {trace_of(1) for _ in range(6000)} == {expected}
 
 
 def test_other_seeds_give_other_orders() -> None:

@@ -150,7 +150,7 @@ static void scavenge_run(pg_task *task)
     enum { BATCH = 128 };
     pg_sched *sched = &pg_the_sched;
     size_t unused = pg_load_relaxed(&sched->free_low), wanted = unused > KEEP ? (unused - KEEP + 1) / 2 : 0;
-    while (wanted > 0 && pg_load_relaxed(&sched->free_count) > KEEP) {
+    while (wanted > 0 && pg_load_relaxed(&sched->free_count) > KEEP && !pg_is_seeded()) {
         size_t batch = wanted < BATCH ? wanted : BATCH;
         wanted -= batch;
         pg_lock_acquire(&sched->look_lock);
@@ -188,7 +188,11 @@ void pg_fibers_scavenge(void)
         return;
     }
     if (!pg_fibers_may_fade()) return;
-    if (pg_exchange_acqrel(&sched->scavenging, true)) return; /* the last one is not through */
+    if (pg_exchange_seqcst(&sched->scavenging, true)) return; /* the last one is not through */
+    if (pg_load_seqcst(&pg_sched_is_seeded)) { /* it would come between tasks whose order the seed says */
+        pg_store_release(&sched->scavenging, false);
+        return;
+    }
     pg_task_init(&sched->scavenger, scavenge_run);
     pg_sched_spawn(&sched->scavenger); /* counted like any other, for it will be counted when it ends */
 }

@@ -172,6 +172,8 @@ bool pg_work_visible(void);
 void pg_take_permit_away(pg_worker *worker);
 /* Its pinned task yields: what is ready can only run elsewhere, with this worker's permit. */
 void pg_worker_make_way(pg_worker *worker);
+/* On the running task's stack, and with no other effect than that it was outside for a moment. False: it cannot be. */
+bool pg_worker_give_turn_in_place(pg_worker *worker);
 size_t pg_worker_flush(pg_worker *worker); /* its queue goes to the shared one */
 
 /* P3, fast half. Call after the task has been stored in the shared queue, whose count is sequentially consistent. */

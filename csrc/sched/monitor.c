@@ -19,6 +19,7 @@ enum {
 #define LOOK_SLOW ((pg_nanos)1000000)
 #define LOOK_LOST ((pg_nanos)100000000)
 #define COMPUTING_TOO_LONG ((pg_nanos)10000000)
+#define COMPUTING_TOO_LONG_SEEDED PG_SECOND
 #define WAITING_TOO_LONG ((pg_nanos)20000000)
 #define SCAVENGE_EVERY PG_SECOND
 #define RETRY_EVERY ((pg_nanos)5000000)
@@ -47,7 +48,8 @@ static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
         return;
     }
     worker->seen_outside = 0;
-    if (now - worker->seen_since < COMPUTING_TOO_LONG) return;
+    /* With a seed, a thread that did not get its CPU for a while is not to change the order of tasks. */
+    if (now - worker->seen_since < (pg_is_seeded() ? COMPUTING_TOO_LONG_SEEDED : COMPUTING_TOO_LONG)) return;
     if (pg_work_visible() || pg_load_relaxed(&pg_the_sched.turns) > 0) pg_take_permit_away(worker);
 }
 

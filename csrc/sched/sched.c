@@ -76,8 +76,12 @@ void pg_sched_set_seed(bool on, uint64_t seed)
 {
     pg_sched *sched = &pg_the_sched;
     pg_store_relaxed(&sched->seed, seed);
+    pg_store_seqcst(&pg_sched_is_seeded, on); /* pairs with the look of pg_fibers_scavenge: none begins from here on */
+    while (on && pg_load_seqcst(&sched->scavenging)) {
+        pg_sched_resume(); /* as whoever waits */
+        pg_nanosleep(PG_SPIN_TIME);
+    }
     pg_store_relaxed(&sched->drawn, seed);
-    pg_store_release(&pg_sched_is_seeded, on);
 }
 
 bool pg_is_drawn(unsigned one_in) { return pg_sched_random() % one_in == 0; }
@@ -295,7 +299,7 @@ static pg_task *poll_shared(pg_worker *worker)
     if (is_time_to_open(worker)) worker->give_turn = worker->open = true;
     if (worker->give_turn) {
         worker->turn_polls = 0;
-        return NULL;
+        if (!pg_is_seeded() || !pg_worker_give_turn_in_place(worker)) return NULL;
     }
     pg_expire_timers(worker->polled_at);
     return worker->pinned_task == NULL ? take_shared(worker, 1) : NULL;

@@ -170,7 +170,8 @@ int pg_sched_park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline);
 /* Likewise without a deadline and whatever the alarm says: for what cancellation has to wait for. PG_OK or PG_EINTERRUPTED. */
 int pg_sched_park_shielded(pg_task *self, atomic_uchar *done);
 /* For tests: with a seed, everything the scheduler leaves to chance is drawn from it, a task is now and then put behind
- * others, and pg_sched_preempt_point yields now and then. Off: everything as usual again. */
+ * others, and pg_sched_preempt_point yields now and then. Off: everything as usual again. Outside of the interpreter: on
+ * waits for a task of the scheduler's own to end. */
 void pg_sched_set_seed(bool on, uint64_t seed);
 extern atomic_bool pg_sched_is_seeded;
 void pg_sched_preempt_point(void);

@@ -268,6 +268,16 @@ static void give_turn(pg_worker *worker)
     note_opening(worker, sched->hooks.is_busy());
 }
 
+bool pg_worker_give_turn_in_place(pg_worker *worker)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    if (worker->current == NULL || hooks->leave == NULL || does_another_wait()) return false;
+    hooks->leave(worker->current);
+    give_turn(worker);
+    hooks->enter(NULL, worker->current);
+    return true;
+}
+
 /* Spinning pays where tasks come from other threads in quick succession; waiting for timers it only burns time. So it
  * goes on while it finds tasks, and is otherwise tried now and then. */
 static bool may_pay_to_spin(pg_worker *worker)
