@@ -6,6 +6,7 @@ the queue tests are threads. docs/testing.md lists the tests that are left out, 
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import threading
 import unittest
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import HANG
+from conftest import WORKER_COUNTS
+from helpers import HANG, join_all
 
 import pygo
 from pygo import sync
@@ -27,9 +29,22 @@ LEFT_OUT = {
     "EventTests.test_at_fork_reinit": "looks at threading.Event's private _cond",
 }
 
+
+class ConditionAsRLockTests(lock_tests.RLockTests):  # type: ignore[misc]
+    """As in test_threading: a condition is used like the lock that it is made with."""
+
+    def test_recursion_count(self) -> None:
+        """Condition does not expose it, neither there nor here."""
+        assert not hasattr(sync.Condition(), "_recursion_count")
+
+
+ConditionAsRLockTests.__test__ = False  # only what is made of it below
+lock_tests.ConditionAsRLockTests = ConditionAsRLockTests  # where the cases are looked up
+
 LOCK_CASES: dict[str, dict[str, Any]] = {
     "LockTests": {"locktype": sync.Lock},
     "RLockTests": {"locktype": sync.RLock},
+    "ConditionAsRLockTests": {"locktype": sync.Condition},
     "EventTests": {"eventtype": sync.Event},
     "ConditionTests": {"condtype": sync.Condition},
     "SemaphoreTests": {"semtype": sync.Semaphore},
@@ -61,13 +76,30 @@ def name_of(case: unittest.TestCase) -> str:
     return f"{type(case).__name__}.{case._testMethodName}"
 
 
-def run_in_task(case: unittest.TestCase) -> None:
-    result = unittest.TestResult()
-    pygo.spawn(case.run, result).join(timeout=2 * HANG)
-    assert result.testsRun == 1
-    assert not result.failures + result.errors, "\n".join(text for _, text in result.failures + result.errors)
-    for _, reason in result.skipped:
-        pytest.skip(reason)
+def run_in_tasks(*cases: unittest.TestCase) -> None:
+    """Each in a task of its own, all at once."""
+    results = [unittest.TestResult() for _ in cases]
+    join_all([pygo.spawn(case.run, result) for case, result in zip(cases, results, strict=True)], timeout=2 * HANG)
+    problems = [text for result in results for _, text in result.failures + result.errors]
+    assert not problems, "\n".join(problems)
+    assert [result.testsRun for result in results] == [1] * len(cases)
+    for result in results:
+        for _, reason in result.skipped:
+            pytest.skip(reason)
+
+
+# What does little but wait, for half a second and more, is run together.
+LONG_WAITS = ["*timeout*", "*.test_basic", "*failing_queue", "ConditionTests.test_notify"]
+# And these work for seconds with all the threads there can be: each runs with one number of workers, in turn.
+MANY_THREADS = "*_in_many_threads"
+
+
+def matches(case: unittest.TestCase, *patterns: str) -> bool:
+    return any(fnmatch.fnmatchcase(name_of(case), pattern) for pattern in patterns)
+
+
+def waits_long(case: unittest.TestCase) -> bool:
+    return matches(case, *LONG_WAITS)
 
 
 @pytest.fixture(params=["tasks", "threads"])
@@ -77,24 +109,52 @@ def helper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(lock_tests, "start_new_thread", lambda function, args: pygo.spawn(function, *args))
 
 
-@pytest.mark.parametrize("case", make_cases(lock_tests, LOCK_CASES), ids=name_of)
-def test_of_locks(case: unittest.TestCase, helper: None) -> None:
-    run_in_task(case)
+OF_LOCKS = make_cases(lock_tests, LOCK_CASES)
+OF_QUEUES = make_cases(test_queue, QUEUE_CASES)
+WITH_MANY_THREADS = [case for case in OF_QUEUES if matches(case, MANY_THREADS)]
+OF_QUEUES = [case for case in OF_QUEUES if not matches(case, MANY_THREADS)]
 
 
-@pytest.mark.parametrize("case", make_cases(test_queue, QUEUE_CASES), ids=name_of)
-def test_of_queues(case: unittest.TestCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in_task(case)
+@pytest.mark.parametrize("case", [case for case in OF_LOCKS if not waits_long(case)], ids=name_of)
+def test_of_locks(case: unittest.TestCase, helper: None, workers: int) -> None:
+    run_in_tasks(case)
+
+
+def test_of_locks_that_wait_long(helper: None, workers: int) -> None:
+    run_in_tasks(*filter(waits_long, OF_LOCKS))
+
+
+@pytest.mark.parametrize("case", [case for case in OF_QUEUES if not waits_long(case)], ids=name_of)
+def test_of_queues(case: unittest.TestCase, workers: int) -> None:
+    run_in_tasks(case)
+
+
+if WITH_MANY_THREADS:  # from CPython 3.13 on
+
+    @pytest.mark.parametrize(
+        ("case", "workers"),
+        [(case, WORKER_COUNTS[place % len(WORKER_COUNTS)]) for place, case in enumerate(WITH_MANY_THREADS)],
+        indirect=["workers"],
+        ids=[name_of(case) for case in WITH_MANY_THREADS],
+    )
+    def test_of_queues_with_many_threads(case: unittest.TestCase, workers: int) -> None:
+        run_in_tasks(case)
+
+
+def test_of_queues_that_wait_long(workers: int) -> None:
+    run_in_tasks(*filter(waits_long, OF_QUEUES))
 
 
 def test_enough_of_them_are_run() -> None:
-    assert len(make_cases(lock_tests, LOCK_CASES)) >= 70
-    assert len(make_cases(test_queue, QUEUE_CASES)) >= 25
+    assert len(OF_LOCKS) >= 90
+    assert len(OF_QUEUES) >= 25
+    assert len([case for case in OF_LOCKS + OF_QUEUES if waits_long(case)]) >= 12
 
 
 def test_the_documentation_lists_what_is_left_out() -> None:
     page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
-    assert set(LEFT_OUT) == set(re.findall(r"^\| `(\w+\.test_\w+)` \|", page, re.M))
+    section = page.partition("### `test.lock_tests`")[2].partition("\n#")[0]
+    assert set(LEFT_OUT) == set(re.findall(r"^\| `(\w+\.test_\w+)` \|", section, re.M))
 
 
 def test_conditions_of_threading_work_with_our_locks() -> None:
