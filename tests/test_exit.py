@@ -417,6 +417,35 @@ def test_a_wait_in_a_finalizer_at_shutdown_does_not_hang() -> None:
     assert program.code == 0, program
 
 
+@pytest.mark.parametrize(
+    "wait",
+    ["pygo.Channel().recv()", "pygo.spawn(int).join()", "parked.join()", "pygo.select()", "pygo.sync.Event().wait()"],
+)
+def test_a_wait_without_end_in_a_finalizer_at_shutdown_raises(wait: str) -> None:
+    """No task runs any more, so nothing could end it."""
+    program = run_program(
+        f"""
+        import pygo, pygo.sync
+        parked = pygo.spawn(pygo.Channel().recv)
+
+        class Late:
+            def __del__(self, pygo=pygo, parked=parked, sync=pygo.sync):
+                try:
+                    parked.cancel()
+                    {wait}
+                except RuntimeError as error:
+                    print(error, flush=True)
+
+        kept = Late()
+        """
+    )
+    assert (program.code, program.out, program.err) == (
+        0,
+        "no task runs any more: the interpreter is shutting down\n",
+        "",
+    )
+
+
 def test_importing_only_ends_silently() -> None:
     program = run_program("import pygo")
     assert (program.code, program.out, program.err) == (0, "", "")

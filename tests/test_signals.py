@@ -333,3 +333,47 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 """
     ).ok()
     assert program.out == f"{[b'x'] * 4 + [None] * 4}\n"
+
+
+@pytest.mark.parametrize("parked", [1, 150])
+def test_faulthandler_dumps_the_stacks_of_parked_tasks(parked: int) -> None:
+    """It walks the interpreter's states, a hundred at most, and asks the C library for the names of their threads."""
+    program = run_program(
+        f"""
+        import faulthandler, sys, time, pygo
+        ch = pygo.Channel()
+
+        def waits_here():
+            ch.recv()
+
+        keep = [pygo.spawn(waits_here) for _ in range({parked})]
+        while ch.waiting_receivers < {parked}:
+            time.sleep(0.001)
+        for _ in range(20):
+            faulthandler.dump_traceback(all_threads=True)
+            pygo.spawn(int).join()
+        print("end")
+        """
+    ).ok()
+    assert program.out == "end\n"
+    assert program.err.count("in waits_here") >= 20
+
+
+def test_a_crash_beside_parked_tasks_is_reported_in_full() -> None:
+    program = run_program(
+        """
+        import faulthandler, pygo
+        ch = pygo.Channel()
+
+        def waits_here():
+            ch.recv()
+
+        keep = [pygo.spawn(waits_here) for _ in range(20)]
+        while ch.waiting_receivers < 20:
+            pygo.sleep(0.001)
+        pygo.spawn(faulthandler._sigabrt).join()
+        """
+    )
+    assert program.code == -6, program
+    assert "Fatal Python error: Aborted" in program.err
+    assert program.err.count("in waits_here") == 20

@@ -91,6 +91,11 @@ bool main_interrupted(void)
 
 bool main_stuck(void)
 {
+    if (interp_is_ending()) { /* a finalizer at the very end waits; nothing can be imported any more, either */
+        PyErr_SetString(PyExc_RuntimeError, "no task runs any more: the interpreter is shutting down");
+        main_was_interrupted = true;
+        return true;
+    }
     PyObject *error = PyObject_CallNoArgs(names.deadlock_error);
     if (error == Py_None) { /* it knows better */
         Py_DECREF(error);

@@ -96,6 +96,7 @@ static void *arena_alloc(void *context, size_t size)
 
 static void arena_free(void *context, void *block, size_t size)
 {
+    if (PG_UNLIKELY(size == FIRST_CHUNK)) return; /* a fiber's: its state is deleted after a fork, or at the end */
     if (size == CPYTHON_CHUNK && chunks.count < (int)(sizeof chunks.free / sizeof *chunks.free)) {
         chunks.free[chunks.count++] = block;
         return;
@@ -182,6 +183,15 @@ void interp_stack_leave(const interp_bounds *saved)
 
 /* ---- fibers ---- */
 
+/* The thread_id of a suspended fiber: unique, and amid memory that can be read. faulthandler of 3.14 and later asks the C
+ * library for the name of every thread that has a state, and that looks into the thread's descriptor, which it takes this
+ * for. Below the record lie the extra area and the top of the C stack, on the same page. */
+static unsigned long suspended_ident(pg_fiber *fiber)
+{
+    enum { DESCRIPTOR = 2048 }; /* bytes; the fields read lie in its first kilobyte */
+    return (unsigned long)(uintptr_t)fiber - DESCRIPTOR;
+}
+
 int interp_fiber_init(pg_fiber *fiber)
 {
     interp_fiber *self = extra(fiber);
@@ -189,7 +199,7 @@ int interp_fiber_init(pg_fiber *fiber)
     self->state = PyThreadState_New(main_interpreter);
     if (self->state == NULL) return PG_ENOMEM;
     install_first_chunk(self);
-    self->state->thread_id = (unsigned long)(uintptr_t)fiber;
+    self->state->thread_id = suspended_ident(fiber);
     set_bounds(self->state, fiber->stack.base, (size_t)((char *)self - fiber->stack.base), &self->c_budget);
     return PG_OK;
 }
@@ -255,7 +265,7 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
     if (from == NULL) {
         PyEval_RestoreThread(state);
     } else {
-        interp_state(from)->thread_id = (unsigned long)(uintptr_t)from; /* unique while suspended */
+        interp_state(from)->thread_id = suspended_ident(from);
         PyThreadState_Swap(state);
 #if PY_VERSION_HEX >= 0x030C0000
         /* The swap dropped and retook the GIL and counted that as a change of threads. To a thread that waits for the
@@ -268,7 +278,7 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
 
 void interp_leave(pg_fiber *fiber)
 {
-    interp_state(fiber)->thread_id = (unsigned long)(uintptr_t)fiber;
+    interp_state(fiber)->thread_id = suspended_ident(fiber);
     PyEval_SaveThread();
 #ifdef GILSTATE_KEY
     PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */
@@ -399,6 +409,17 @@ uint64_t interp_dict_version(PyObject *dict) { return ((PyDictObject *)dict)->ma
 #else
 uint64_t interp_dict_version(PyObject *dict) { return 0; }
 #endif
+
+/* ---- the end ---- */
+
+bool interp_is_ending(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
 
 /* ---- fork ---- */
 

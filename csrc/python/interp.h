@@ -49,6 +49,8 @@ typedef struct interp_bounds {
 } interp_bounds;
 void interp_stack_enter(char *base, size_t size, interp_bounds *saved);
 void interp_stack_leave(const interp_bounds *saved);
+/* No other thread will ever enter the interpreter. */
+bool interp_is_ending(void);
 /* The calling OS thread is inside the interpreter. */
 bool interp_is_inside(void);
 /* In the child of a fork. */

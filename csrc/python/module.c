@@ -29,6 +29,7 @@ static void start_hooks(pg_hooks *hooks)
         .thread_interrupted = main_interrupted,
         .is_cancelled = scope_is_cancelled,
         .thread_stuck = main_stuck,
+        .is_ending = interp_is_ending,
         .describe = task_describe,
         .is_busy = interp_is_busy,
         .serial = true, /* the GIL */

@@ -647,15 +647,17 @@ bool pg_sched_is_cancelled(pg_task *self)
 static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
 {
     enum { SELDOM = 16 };
+    const pg_hooks *hooks = &pg_the_sched.hooks;
     int harmless;
-    if (pg_the_sched.hooks.thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
+    if (PG_UNLIKELY(hooks->is_ending != NULL && hooks->is_ending())) return hooks->thread_stuck();
+    if (hooks->thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
         *quiet = 0;
         return false;
     }
     ++*quiet;
     bool look = (*quiet & (*quiet - 1)) == 0 || *quiet % SELDOM == 0;
     if (!look || !pg_nobody_wakes_main() || is_done(done) || pg_load_acquire(&self->alarm)) return false;
-    return pg_the_sched.hooks.thread_stuck();
+    return hooks->thread_stuck();
 }
 
 static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)

@@ -65,6 +65,8 @@ typedef struct pg_hooks {
     bool (*thread_interrupted)(void);
     /* Likewise, when nothing the scheduler knows of can end the main thread's wait: true gives it up. */
     bool (*thread_stuck)(void);
+    /* No task runs any more: whoever waits for one does so in vain. Then thread_stuck is asked at every look. */
+    bool (*is_ending)(void);
     /* The waiter itself, inside, when its alarm (objects/task.h) is set: true gives the wait up. */
     bool (*is_cancelled)(pg_task *self);
     /* In a signal handler, on the task's own thread: write what to call the task, for people, as a string. */
