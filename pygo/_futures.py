@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from pygo._errors import Error
-from pygo._native import Channel, Task, WaitGroup
+from pygo._native import Channel, Task, WaitGroup, _birthplace, _made_in, _now
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +86,10 @@ class Future(Generic[_T]):
         except TimeoutError:
             raise TimeoutError("the future was not set in time") from None
 
+    @property
+    def _bubble(self) -> int:
+        return self._set._bubble
+
     def done(self) -> bool:
         """Whether it has been set. Never waits."""
         return bool(self._outcome)
@@ -154,7 +157,9 @@ class _Arrivals:
 
     def __init__(self, awaited: set[_Awaitable]) -> None:
         self._awaited = awaited
-        self.channel = Channel[Any](max(1, len(awaited)))
+        here = _birthplace()
+        places = {one._bubble for one in awaited}
+        self.channel: Channel[Any] = _made_in(here if places <= {here} else 0, Channel, max(1, len(awaited)))
 
     def _arrive(self, one: _Awaitable) -> None:
         self.channel.try_send(one)  # there is room for all of them
@@ -182,11 +187,11 @@ def _deadline(timeout: float | None) -> float | None:
         return None
     if not timeout >= 0:
         raise ValueError(f"a time must be a non-negative number of seconds, not {timeout!r}")
-    return time.monotonic() + timeout
+    return _now() + timeout
 
 
 def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    return None if deadline is None else max(0.0, deadline - _now())
 
 
 def _has_failed(one: _Awaitable) -> bool:
@@ -275,7 +280,7 @@ def to_thread(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _
 
     The call sees a copy of the caller's `contextvars`. Cancelling the waiter does not interrupt the call.
     """
-    answer = Future[_R]()
+    answer: Future[_R] = _made_in(0, Future)  # set from outside, whoever waits
     context = contextvars.copy_context()
 
     def run() -> None:

@@ -21,7 +21,7 @@ class _Lock:
     __slots__ = ("_place",)
 
     def __init__(self) -> None:
-        self._place = native.Channel(1)
+        self._place = native._made_in(0, native.Channel, 1)  # whoever imports waits, in bubbles and outside
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not blocking:

@@ -18,6 +18,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "pygo_bubble: run the test in a bubble, with virtual time (pygo.testing.bubble)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Run a test that is marked with `pygo_bubble` in one. Its fixtures are set up outside."""
+    if pyfuncitem.get_closest_marker("pygo_bubble") is None:
+        return (yield)
+    from pygo import testing
+
+    function = pyfuncitem.obj
+    pyfuncitem.obj = testing.bubbled(function)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = function
+
+
 @pytest.fixture
 def pygo_leak_check() -> Iterator[None]:
     """Fail the test if tasks that it has spawned do not end."""

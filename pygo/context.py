@@ -24,12 +24,11 @@ passed on by hand, and carry no cancellation.
 from __future__ import annotations
 
 import contextvars
-import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from pygo._errors import ChannelClosed, Error
-from pygo._native import Channel, RecvChannel, Task, Timer
+from pygo._native import Channel, RecvChannel, Task, Timer, _birthplace, _made_in, _now
 
 __all__ = [
     "CancelFunc",
@@ -72,7 +71,7 @@ class CancelFunc(Protocol):
 
 _Ended: TypeAlias = tuple[Canceled | DeadlineExceeded, Any]  # err, cause
 
-_never_done = Channel[None]().receiver
+_never_done: RecvChannel[None] = _made_in(0, Channel).receiver
 
 
 class Context:
@@ -101,7 +100,10 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """When the context ends at the latest, on `time.monotonic()`; None if nothing says so."""
+        """When the context ends at the latest, on `time.monotonic()`; None if nothing says so.
+
+        In a bubble of `pygo.testing` it is on the bubble's clock, which `testing.now` reads.
+        """
         return None if self._source is None else self._source.deadline
 
     def value(self, key: object) -> Any:
@@ -116,7 +118,7 @@ class Context:
     def __repr__(self) -> str:
         state = "background" if self._parent is None else f"at {id(self):#x}"
         if self.deadline is not None and self.err is None:
-            state += f", {self.deadline - time.monotonic():.3f} s left"
+            state += f", {self.deadline - _now():.3f} s left"
         return f"<pygo.context.Context {state}{'' if self.err is None else f', {self.err}'}>"
 
 
@@ -130,11 +132,14 @@ class _Value(Context):
 
 
 class _Cancellable(Context):
-    __slots__ = ("_channels", "_deadline", "_ended", "_timer", "children", "owner")
+    __slots__ = ("_birthplace", "_channels", "_deadline", "_ended", "_timer", "children", "owner")
 
     def __init__(self, parent: Context, deadline: float | None) -> None:
         self.owner = _nearest(parent)
         super().__init__(parent, self.owner)
+        # What can be ended from outside of a bubble waits for it like something made there.
+        here = _birthplace()
+        self._birthplace: int = here if self.owner is None or self.owner._birthplace == here else 0
         self.children: dict[_Cancellable | _AfterFunc, None] = {}
         self._deadline = deadline
         self._timer: Timer | None = None
@@ -144,7 +149,7 @@ class _Cancellable(Context):
     @property
     def done(self) -> RecvChannel[None]:
         if not self._channels:
-            channel = Channel[None]()
+            channel: Channel[None] = _made_in(self._birthplace, Channel)
             self._channels.append((channel, channel.receiver))
         if self._ended:  # whoever made the channel may not have come to it yet
             self._close_done()
@@ -189,7 +194,7 @@ class _Cancellable(Context):
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
-            timer.stop()
+            timer._drop()
 
     def _close_done(self) -> None:
         if self._channels and not self._channels[0][0].closed:
@@ -290,11 +295,13 @@ def with_cancel(ctx: Context) -> tuple[Context, CancelFunc]:
 def with_deadline(ctx: Context, t: float) -> tuple[Context, CancelFunc]:
     """Like `with_cancel`, with a child that ends with `DeadlineExceeded` at `t` on `time.monotonic()`, if not before.
 
+    In a bubble of `pygo.testing`, `t` is on its clock, which `testing.now` reads.
+
     Its `deadline` is the earlier of `t` and that of `ctx`. A `t` in the past: the child has ended already. Raises
     TypeError, and ValueError for a NaN.
     """
     _check(ctx)
-    left = t - time.monotonic()
+    left = t - _now()
     if left != left:
         raise ValueError("a deadline must be a number of seconds, not NaN")
     inherited = ctx.deadline
@@ -311,7 +318,7 @@ def with_deadline(ctx: Context, t: float) -> tuple[Context, CancelFunc]:
 
 def with_timeout(ctx: Context, s: float) -> tuple[Context, CancelFunc]:
     """`with_deadline(ctx, time.monotonic() + s)`. `s` in seconds; zero or less: the child has ended already."""
-    return with_deadline(ctx, time.monotonic() + s)
+    return with_deadline(ctx, _now() + s)
 
 
 def with_value(ctx: Context, k: object, v: object) -> Context:

@@ -1,7 +1,8 @@
-"""Helpers for tests of concurrent programs: waiting until others wait, schedules that can be repeated, leak checks.
+"""Helpers for tests of concurrent programs: virtual time, waiting until others wait, schedules that can be repeated,
+leak checks.
 
-`pytest` finds the fixtures `pygo_leak_check` and `pygo_seed`, and the option `--pygo-seed`, by itself once pygo is
-installed.
+`pytest` finds the marker `pygo_bubble`, the fixtures `pygo_leak_check` and `pygo_seed`, and the option `--pygo-seed`
+by itself once pygo is installed.
 """
 
 from __future__ import annotations
@@ -9,10 +10,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from pygo import _extension, runtime
-from pygo._native import Channel, RecvChannel, SendChannel, Task, all_tasks, current_task, sleep, yield_now
+from pygo import _extension, _report, runtime
+from pygo._errors import DeadlockError
+from pygo._native import (
+    Channel,
+    RecvChannel,
+    SendChannel,
+    Task,
+    _Bubble,
+    _bubble,
+    _now,
+    _settle,
+    all_tasks,
+    current_task,
+    shield,
+    sleep,
+    yield_now,
+)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _GENEROUS = 30.0  # seconds: longer than any correct wait takes on a busy machine
 
@@ -26,7 +46,10 @@ def _poll(is_so: Callable[[], bool], timeout: float, what: Callable[[], str]) ->
             raise TimeoutError(what())
         if current_task() is not None:
             yield_now()
-        sleep(pause)
+        if _bubble():
+            time.sleep(pause)  # its clock is not to move for this
+        else:
+            sleep(pause)
         pause = min(0.005, pause * 2 or 0.00005)
 
 
@@ -154,3 +177,127 @@ def _describe(tasks: list[Task[Any]], most: int = 20) -> str:
     if len(tasks) > most:
         text.write(f"and {len(tasks) - most} more\n")
     return text.getvalue()
+
+
+# ---- virtual time ----
+
+
+def bubble(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Run fn(*args, **kwargs) as a task with virtual time; return its result or raise its exception.
+
+    The task, and all tasks spawned from there, form a *bubble* with a clock of its own, which starts at zero. `sleep`,
+    `after`, `Timer`, `Ticker`, every `timeout`, and the deadlines of `pygo.context` go by it, and what the channels of
+    timers deliver is its time. The clock stands still while any of the tasks can go on. When all are *durably blocked*,
+    that is, wait for something that only the bubble can bring about, it jumps to the next moment at which something
+    happens. So a test of timeouts takes no time. The rules are in docs/testing.md. After Go's `testing/synctest`.
+
+    The call waits, as a task or a thread, until all tasks of the bubble have ended; timers that are pending then never
+    fire. Raises `DeadlockError`, with a dump of them, if the bubble's tasks wait for each other and nothing can ever
+    happen, or if fn has ended and others are blocked (the clock stops then); they are cancelled. RuntimeError inside of
+    a bubble. If the caller is cancelled or interrupted, so are the bubble's tasks.
+
+    >>> import pygo
+    >>> def main():
+    ...     before = now()
+    ...     pygo.sleep(3600)
+    ...     return now() - before
+    >>> bubble(main)
+    3600.0
+    """
+    if _bubble():
+        raise RuntimeError("a bubble inside of another")
+    this = _Bubble()
+    root = this.start(fn, *args, **kwargs)
+    try:
+        left = _run(this)
+        if left:
+            _raise_stuck(this, root, left)
+        return root.result()
+    finally:
+        this.drop_timers()
+
+
+def _run(this: _Bubble) -> list[Task[Any]]:
+    """Wait until nothing happens any more; returns the tasks that are left then."""
+    try:
+        this.wait()
+    except BaseException:
+        _end(this)
+        raise
+    return this.tasks()
+
+
+def _end(this: _Bubble) -> None:
+    this.close()
+    with shield():
+        this.wait()
+
+
+def _raise_stuck(this: _Bubble, root: Task[Any], left: list[Task[Any]]) -> None:
+    now = time.monotonic()
+    text = "".join(_report.describe(task, now) for task in left)
+    failed = root.done() and root._failed and not root.cancelled()
+    what = "the bubble's first task has ended, but others are blocked" if root.done() else "all tasks are blocked"
+    del left
+    _end(this)
+    text += "".join(f"{task!r} cannot be cancelled and stays\n" for task in this.tasks())
+    if not failed:
+        raise DeadlockError(f"{what}, and time cannot help\n{text.rstrip()}")
+    try:
+        root.result()
+    except BaseException as error:
+        error.add_note(f"{what}:\n{text.rstrip()}")
+        raise
+
+
+def bubbled(fn: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A decorator: each call of fn runs in a bubble of its own. For test functions; see `bubble`.
+
+    >>> import pygo
+    >>> @bubbled
+    ... def test_a_slow_answer_is_not_waited_for():
+    ...     with pygo.timeout(5):
+    ...         pygo.sleep(60)
+    >>> test_a_slow_answer_is_not_waited_for()
+    Traceback (most recent call last):
+    TimeoutError: the block did not end in time
+    """
+
+    @wraps(fn)
+    def in_bubble(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return bubble(fn, *args, **kwargs)
+
+    return in_bubble
+
+
+def now() -> float:
+    """The time in seconds on the caller's clock: in a bubble its own, which starts at zero, else `time.monotonic()`.
+
+    Deadlines and the values of timers' channels are on this clock. Never waits.
+    """
+    return _now()
+
+
+def settle(seconds: float = 0.0) -> None:
+    """Let the bubble's time pass, then wait until all its other tasks have ended or are durably blocked.
+
+    What they do meanwhile has been done then. The clock stands still for the second step. With another task asleep
+    until the same moment, a mere `sleep` leaves open who goes on first.
+
+    seconds: how long to sleep first. Raises RuntimeError outside of a bubble, and when another of its tasks waits for
+    the same; ValueError for a negative time. May be cancelled.
+
+    >>> import pygo
+    >>> def main():
+    ...     seen = []
+    ...     pygo.spawn(seen.append, 1)
+    ...     settle()
+    ...     return seen
+    >>> bubble(main)
+    [1]
+    """
+    if not _bubble():
+        raise RuntimeError("settle() outside of a bubble")
+    if seconds:
+        sleep(seconds)
+    _settle()

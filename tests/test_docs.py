@@ -92,8 +92,11 @@ def test_the_tests_named_for_ported_behaviours_exist() -> None:
     for subject, ours in rows:
         if subject.startswith("---") or ours == "test":
             continue
-        names = re.findall(r"`(?:(Test\w+)|([a-z]+(?:_[a-z]+){2,}))`", ours)
-        assert names or ours.startswith("left out"), subject
+        names = re.findall(r"`(?:(Test\w+)(?:\.[a-z_]+)?|([a-z]+(?:_[a-z]+){2,}))`", ours)
+        cases = re.findall(r'"([^"]+)"', ours) if not names else []
+        assert names or cases or ours.startswith("left out"), subject
+        for case in cases:
+            assert any(f'"{case}"' in source for source in defined.values()), case
         for group, name in names:
             wanted = f"class {group}" if group else f"def test_{name}("
             assert any(wanted in source for source in defined.values()), wanted

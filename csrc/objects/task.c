@@ -1,10 +1,11 @@
 /* The wake-up protocol, see task.h. */
 #include "objects/task.h"
 
-bool pg_task_wake(pg_task *task)
+void (*pg_task_stirred)(pg_task *task);
+
+static inline bool wake(pg_task *task, unsigned won)
 {
     unsigned seen = PG_TASK_PARKED; /* the usual case; pairs with the parker's CAS: its stack is completely saved */
-    unsigned won = task->kind == PG_KIND_THREAD ? PG_TASK_CALLED : PG_TASK_ACTIVE;
     if (PG_LIKELY(pg_cas_acqrel(&task->state, &seen, won))) return true;
     pg_fence_seqcst(); /* pairs with that of pg_task_clear_notification */
     seen = pg_load_acquire(&task->state);
@@ -21,9 +22,18 @@ bool pg_task_wake(pg_task *task)
             break;
         case PG_TASK_NOTIFIED:
         case PG_TASK_CALLED_AGAIN: return false; /* it will look at its predicate anyway */
-        default: pg_fatal("task %p woken in state %u", (void *)task, seen);
+        default: pg_fatal_at("pg_task_wake", "task %p woken in state %u", (void *)task, seen);
         }
     }
+}
+
+bool pg_task_wake(pg_task *task)
+{
+    if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return wake(task, PG_TASK_ACTIVE);
+    if (task->kind == PG_KIND_THREAD) return wake(task, PG_TASK_CALLED);
+    bool won = wake(task, PG_TASK_ACTIVE);
+    pg_task_stirred(task);
+    return won;
 }
 
 void pg_task_let_go(pg_task *thread)

@@ -1,7 +1,7 @@
 /* A task as the scheduler sees it: something to run, a wake-up state, and the queue link.
  *
- * Three kinds share the record: work that runs on a fiber (Python tasks, native tasks), and the stand-in of an ordinary
- * OS thread that waits on an object (the main thread included), which never enters a queue.
+ * Three kinds share the record: work that runs on a fiber (Python tasks, native tasks), the same in a bubble, and the
+ * stand-in of an ordinary OS thread that waits on an object (the main thread included), which never enters a queue.
  *
  * The wake-up protocol, the only one there is. `state` holds:
  *
@@ -54,6 +54,7 @@ enum {
 enum pg_task_kind {
     PG_KIND_FIBER,  /* runs on a fiber */
     PG_KIND_THREAD, /* stand-in of an ordinary OS thread */
+    PG_KIND_BUBBLED, /* runs on a fiber, in a bubble (sched/bubble.h), which is told when the task is woken */
 };
 
 typedef struct pg_task {
@@ -82,6 +83,8 @@ static inline size_t pg_task_stack_size(const pg_task *task) { return (size_t)ta
 
 /* Step V1. True: the caller now owns the task and must enqueue it, after it has released its locks. */
 bool pg_task_wake(pg_task *task);
+/* Called in V1 for tasks of a bubble, after the state has been moved: at the latest then the task is not idle any more. */
+extern void (*pg_task_stirred)(pg_task *task);
 /* V3 for a thread, the waker's last touch: it goes on as soon as its state says so. */
 void pg_task_let_go(pg_task *thread);
 void pg_task_clear_notification(pg_task *self);

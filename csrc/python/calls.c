@@ -38,7 +38,7 @@ int deadline_from(PyObject *timeout, pg_nanos *deadline)
     *deadline = PG_FOREVER;
     if (timeout == NULL || timeout == Py_None) return 0;
     if (nanos_from(timeout, &nanos) < 0) return -1;
-    *deadline = pg_deadline_after(nanos);
+    *deadline = pg_sched_deadline_after(nanos);
     return 0;
 }
 
@@ -47,7 +47,9 @@ int deadline_from(PyObject *timeout, pg_nanos *deadline)
 void note_wait(const wait_info *info)
 {
     pg_fiber *fiber = pg_sched_fiber();
-    if (fiber != NULL) fiber->wait = info;
+    if (fiber == NULL) return;
+    fiber->wait = info;
+    fiber->durable = info->durable;
 }
 
 static PyObject *pending_in_main; /* an exception for the main thread */
@@ -122,7 +124,8 @@ int raise_outcome(int outcome, const char *what)
     case PG_ECANCELED: raise_cancelled(); break;
     case PG_EAGAIN:
     case PG_ETIMEDOUT: PyErr_SetString(PyExc_TimeoutError, what); break;
-    default: PyErr_Format(PyExc_RuntimeError, "%s: %s", what, pg_error_name(outcome));
+    default:
+        if (!PyErr_Occurred()) PyErr_Format(PyExc_RuntimeError, "%s: %s", what, pg_error_name(outcome));
     }
     return -1;
 }

@@ -10,6 +10,7 @@ static uintptr_t as_word(PyObject *object) { return (uintptr_t)object; }
 static PyObject *send_value(ChannelObject *self, PyObject *value, pg_nanos deadline)
 {
     wait_info info = {.reason = "channel send", .object = (PyObject *)self};
+    if (check_bubble(self->core.bubble, "send to a channel") < 0) return NULL;
     Py_INCREF(value);
     int outcome = pg_chan_send_noting(&self->core, as_word(value), deadline, &info);
     if (PG_UNLIKELY(outcome != PG_OK)) {
@@ -26,6 +27,8 @@ static PyObject *recv_value(ChannelObject *self, pg_nanos deadline, int *outcome
 {
     wait_info info = {.reason = "channel receive", .object = (PyObject *)self};
     uintptr_t word;
+    *outcome = PG_EINVAL; /* raised */
+    if (check_bubble(self->core.bubble, "receive from a channel") < 0) return NULL;
     *outcome = pg_chan_recv_noting(&self->core, &word, deadline, &info);
     if (*outcome != PG_OK) return NULL;
     after_success();
@@ -90,6 +93,7 @@ static PyObject *channel_recv_ok_impl(ChannelObject *self, PyObject *const *args
 
 static PyObject *channel_try_send_impl(ChannelObject *self, PyObject *value)
 {
+    if (check_bubble(self->core.bubble, "send to a channel") < 0) return NULL;
     Py_INCREF(value);
     int outcome = pg_chan_send(&self->core, as_word(value), PG_NEVER_WAIT);
     if (outcome == PG_OK) Py_RETURN_TRUE;
@@ -102,6 +106,7 @@ static PyObject *channel_try_send_impl(ChannelObject *self, PyObject *value)
 static PyObject *channel_try_recv_impl(ChannelObject *self)
 {
     uintptr_t word;
+    if (check_bubble(self->core.bubble, "receive from a channel") < 0) return NULL;
     int outcome = pg_chan_recv(&self->core, &word, PG_NEVER_WAIT);
     if (outcome == PG_OK) return with_flag(as_object(word), true);
     if (outcome == PG_EAGAIN) return with_flag(Py_NewRef(Py_None), false);
@@ -111,6 +116,7 @@ static PyObject *channel_try_recv_impl(ChannelObject *self)
 
 static PyObject *channel_close_impl(ChannelObject *self)
 {
+    if (check_bubble(self->core.bubble, "close of a channel") < 0) return NULL;
     int outcome = pg_chan_close(&self->core);
     if (outcome == PG_OK) Py_RETURN_NONE;
     raise_outcome(outcome, "close of a closed channel");
@@ -141,6 +147,7 @@ ChannelObject *channel_make(uint32_t capacity)
         PyErr_NoMemory();
         return NULL;
     }
+    self->core.bubble = pg_bubble_birthplace();
     PyObject_GC_Track(self);
     return self;
 }

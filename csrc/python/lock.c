@@ -21,7 +21,7 @@ static int timeout_from(PyObject *object, double seconds, pg_nanos *deadline)
         PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
         return -1;
     }
-    *deadline = seconds <= 0 ? PG_NEVER_WAIT : pg_deadline_after((pg_nanos)ceil(seconds * 1e9));
+    *deadline = seconds <= 0 ? PG_NEVER_WAIT : pg_sched_deadline_after((pg_nanos)ceil(seconds * 1e9));
     return 0;
 }
 
@@ -104,16 +104,18 @@ static uint64_t caller_id(void)
 
 /* ---- waiting ---- */
 
-static int acquire_slow(pg_mutex *mutex, PyObject *self, bool shielded, pg_nanos deadline)
+static int acquire_slow(pg_mutex *mutex, PyObject *self, uint32_t bubble, bool shielded, pg_nanos deadline)
 {
+    if (check_bubble(bubble, "acquire of a lock") < 0) return PG_EINVAL;
     wait_info info = {.reason = "lock", .object = self};
-    const pg_patience patience = {.deadline = deadline, .shielded = shielded && deadline == PG_FOREVER, .note = &info};
+    const pg_patience patience = {.deadline = deadline, .shielded = shielded && deadline == PG_FOREVER,
+                                  .durable = bubble != 0, .note = &info};
     return pg_mutex_acquire(mutex, &patience);
 }
 
-static inline int acquire(pg_mutex *mutex, PyObject *self, bool shielded, pg_nanos deadline)
+static inline int acquire(pg_mutex *mutex, PyObject *self, uint32_t bubble, bool shielded, pg_nanos deadline)
 {
-    return PG_LIKELY(pg_mutex_try(mutex)) ? PG_OK : acquire_slow(mutex, self, shielded, deadline);
+    return PG_LIKELY(pg_mutex_try(mutex)) ? PG_OK : acquire_slow(mutex, self, bubble, shielded, deadline);
 }
 
 static PyObject *release_failed(const char *what)
@@ -130,6 +132,7 @@ static LockObject *lock_make(bool shielded)
     if (self == NULL) return NULL;
     pg_mutex_init(&self->core);
     self->shielded = shielded;
+    self->bubble = pg_bubble_birthplace();
     self->weakrefs = NULL;
     return self;
 }
@@ -149,7 +152,7 @@ static void lock_dealloc(LockObject *self)
 
 static PyObject *lock_take(LockObject *self, pg_nanos deadline)
 {
-    return truth_of(acquire(&self->core, (PyObject *)self, self->shielded, deadline), "Lock.acquire");
+    return truth_of(acquire(&self->core, (PyObject *)self, self->bubble, self->shielded, deadline), "Lock.acquire");
 }
 
 static PyObject *lock_acquire(LockObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
@@ -179,7 +182,7 @@ static PyObject *lock_locked(LockObject *self, PyObject *unused)
 
 static PyObject *lock_acquire_restore(LockObject *self, PyObject *state)
 {
-    return truth_of(acquire(&self->core, (PyObject *)self, true, PG_FOREVER), "Lock.acquire");
+    return truth_of(acquire(&self->core, (PyObject *)self, self->bubble, true, PG_FOREVER), "Lock.acquire");
 }
 
 /* In a fork's child the waiters are gone; elsewhere this is a release. */
@@ -248,7 +251,9 @@ static PyObject *rlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     if (!takes_nothing(type, &RLock_Type, args, kwargs)) return NULL;
     RLockObject *self = (RLockObject *)type->tp_alloc(type, 0);
-    if (self != NULL) pg_mutex_init(&self->core);
+    if (self == NULL) return NULL;
+    pg_mutex_init(&self->core);
+    self->bubble = pg_bubble_birthplace();
     return (PyObject *)self;
 }
 
@@ -261,7 +266,7 @@ static void rlock_dealloc(RLockObject *self)
 /* Take it `depth` times, as its new owner. */
 static PyObject *rlock_take(RLockObject *self, uint64_t caller, size_t depth, bool shielded, pg_nanos deadline)
 {
-    int outcome = acquire(&self->core, (PyObject *)self, shielded, deadline);
+    int outcome = acquire(&self->core, (PyObject *)self, self->bubble, shielded, deadline);
     if (PG_LIKELY(outcome == PG_OK)) {
         self->owner = caller;
         self->depth = depth;

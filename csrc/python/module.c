@@ -158,6 +158,7 @@ static void fork_in_child(void)
         return;
     }
     pg_sched_after_fork_in_child(pg_sync_forget);
+    pg_bubble_after_fork(pg_sched_fiber());
     timer_after_fork_in_child();
     task_forget_others(task_current());
     forget_pending_in_main();
@@ -280,7 +281,7 @@ static int add_types(PyObject *module)
     PyTypeObject *types[] = {&Task_Type,      &Scope_Type,   &Channel_Type, &SendChannel_Type, &RecvChannel_Type,
                              &Case_Type,      &WaitGroup_Type, &Timer_Type, &Ticker_Type,      &Lock_Type,
                              &RLock_Type,     &Semaphore_Type, &BoundedSemaphore_Type,         &WeightedSemaphore_Type,
-                             &Event_Type};
+                             &Event_Type,     &Bubble_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0) return -1;
     return 0;
@@ -304,7 +305,7 @@ static int native_exec(PyObject *module)
         done = true;
     }
     if (add_types(module) < 0) return -1;
-    PyMethodDef *functions[] = {select_methods, time_methods, scope_functions, lock_functions};
+    PyMethodDef *functions[] = {select_methods, time_methods, scope_functions, lock_functions, bubble_functions};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (PyModule_AddFunctions(module, functions[i]) < 0) return -1;
     return 0;

@@ -7,6 +7,7 @@
 #define PG_OBJECTS_H
 
 #include "python/interp.h"
+#include "sched/bubble.h"
 #include "sync/chan.h"
 #include "sync/latch.h"
 #include "sync/mutex.h"
@@ -20,6 +21,7 @@ typedef struct wait_info {
     PyObject *object;          /* borrowed, or NULL */
     PyObject *const *objects;  /* or several: borrowed select cases */
     Py_ssize_t count;
+    bool durable; /* only the waiter's bubble can end it; channels know that themselves */
 } wait_info;
 
 /* What few tasks have. */
@@ -29,6 +31,7 @@ typedef struct task_rare {
     PyObject *callbacks; /* list */
     PyObject *traceback; /* of a failure, as it left the task */
     PyObject *reason;    /* what cancel() was given */
+    struct BubbleObject *bubble; /* the one it runs in; cleared when it ends */
 } task_rare;
 
 /* With the garbage collector's header three cache lines, of which waiting for the end and running touch two. */
@@ -80,6 +83,7 @@ typedef struct CaseObject {
 typedef struct WaitGroupObject {
     PyObject_HEAD
     pg_latch core;
+    uint32_t bubble;      /* whose add() raised the counter from zero: its id, 0: none's */
     PyObject *on_failure; /* called with the task and its exception, which then counts as retrieved; or NULL */
     PyObject *weakrefs;
 } WaitGroupObject;
@@ -88,6 +92,7 @@ typedef struct LockObject {
     PyObject_HEAD
     pg_mutex core;
     bool shielded; /* cancellation waits for it */
+    uint32_t bubble; /* it belongs to: its id, 0: none; as in those below */
     PyObject *weakrefs;
 } LockObject;
 
@@ -96,6 +101,7 @@ typedef struct RLockObject {
     pg_mutex core;
     uint64_t owner; /* 0: nobody, or who has been handed the mutex and has not run since */
     size_t depth;   /* how often the owner holds it */
+    uint32_t bubble;
     PyObject *weakrefs;
 } RLockObject;
 
@@ -103,12 +109,14 @@ typedef struct SemaphoreObject {
     PyObject_HEAD
     pg_semaphore core;
     int64_t limit; /* how many permits may be free */
+    uint32_t bubble;
     PyObject *weakrefs;
 } SemaphoreObject;
 
 typedef struct EventObject {
     PyObject_HEAD
     pg_latch core; /* 0: set; 1: not */
+    uint32_t bubble;
     PyObject *weakrefs;
 } EventObject;
 
@@ -128,6 +136,19 @@ typedef struct TimerObject {
 } TimerObject;
 
 extern PyTypeObject Timer_Type, Ticker_Type;
+
+/* What pygo.testing.bubble runs. Its tasks, and the timers made there, own it. */
+typedef struct BubbleObject {
+    PyObject_HEAD
+    pg_bubble core;
+    pg_task steward; /* queued while core.attended */
+    pg_node rang;    /* timer.c's: what is to be delivered */
+    pg_latch end;    /* count 1 until over */
+    bool over;       /* its tasks have ended, or wait for each other for ever */
+    bool closing;    /* what is left is being cancelled */
+} BubbleObject;
+
+extern PyTypeObject Bubble_Type;
 
 /* Objects of the Python layer that the native code needs; filled in when the module is made. */
 typedef struct py_names {
@@ -194,6 +215,10 @@ PyObject *task_stack_of_thread(unsigned long ident);
 void task_describe(pg_task *core, char *text, size_t room); /* in a signal handler */
 void task_report_unretrieved(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
+/* Before it is started: it will run in the bubble. -1 with MemoryError. */
+int task_put_in_bubble(TaskObject *task, BubbleObject *bubble);
+PyObject *task_list_bubble(BubbleObject *bubble);
+int task_cancel_bubble(BubbleObject *bubble); /* -1 with MemoryError */
 size_t task_live_count(void);
 uint64_t task_started_count(void);
 
@@ -221,7 +246,28 @@ PyObject *channel_receiver(ChannelObject *channel);
 /* The channel behind a channel or view that allows the direction: borrowed, or NULL with TypeError. */
 ChannelObject *channel_from(PyObject *object, bool to_send);
 
+/* ---- bubble.c ---- */
+BubbleObject *bubble_current(void); /* the caller's: borrowed, NULL if it is in none */
+/* For use of an object that belongs to a bubble: 0, or -1 with RuntimeError when the caller is not in it. `what` says what
+ * is done to which object. */
+int check_bubble_slow(uint32_t bubble, const char *what);
+static inline int check_bubble(uint32_t bubble, const char *what)
+{
+    return PG_LIKELY(bubble == 0) ? 0 : check_bubble_slow(bubble, what);
+}
+static inline bool is_own_bubble(uint32_t bubble)
+{
+    pg_bubble *own = bubble != 0 ? pg_bubble_current() : NULL;
+    return own != NULL && own->id == bubble;
+}
+
 /* ---- timer.c ---- */
+/* Deliver what rang in a bubble. */
+void timer_deliver(pg_node *rang);
+/* Stop all Timers, Tickers and channels of after() in a bubble's heap. */
+void timer_drop_all(pg_timers *timers);
+/* Whether somebody is there whom it will wake, as far as can be seen. */
+bool timer_is_awaited(const pg_timer *timer);
 /* A channel that gets the time once, in so many nanoseconds. */
 ChannelObject *timer_channel(pg_nanos nanos);
 void alarm_free(struct alarm_entry *alarm);
@@ -247,6 +293,6 @@ PyObject *truth_of(int outcome, const char *what);
 bool takes_nothing(PyTypeObject *type, PyTypeObject *base, PyObject *args, PyObject *kwargs);
 
 /* ---- module-level functions ---- */
-extern PyMethodDef select_methods[], time_methods[], scope_functions[], lock_functions[];
+extern PyMethodDef select_methods[], time_methods[], scope_functions[], lock_functions[], bubble_functions[];
 
 #endif

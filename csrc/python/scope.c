@@ -91,7 +91,7 @@ static void cancel_scope(ScopeObject *self)
 static int start_deadline(ScopeObject *self)
 {
     if (self->deadline == PG_FOREVER) return 0;
-    if (self->deadline <= pg_now()) {
+    if (self->deadline <= pg_sched_now()) {
         cancel_scope(self);
         return 0;
     }
@@ -136,7 +136,8 @@ static PyObject *scope_enter(ScopeObject *self, PyObject *unused)
     self->stage = STAGE_ENTERED;
     self->outer = *stack;
     *stack = (ScopeObject *)Py_NewRef((PyObject *)self);
-    if (self->patience != PG_FOREVER) self->deadline = pg_deadline_after(self->patience);
+    self->timer.home = pg_bubble_timers(pg_bubble_current());
+    if (self->patience != PG_FOREVER) self->deadline = pg_sched_deadline_after(self->patience);
     if (start_deadline(self) < 0) {
         unlink_scope(self);
         let_go(self);
@@ -219,8 +220,12 @@ static PyObject *scope_reschedule(ScopeObject *self, PyObject *seconds)
     if (seconds != Py_None && nanos_from(seconds, &nanos) < 0) return NULL;
     self->patience = nanos;
     if (self->stage == STAGE_NEW) Py_RETURN_NONE;
+    if (self->timer.home != pg_bubble_timers(pg_bubble_current())) {
+        PyErr_SetString(PyExc_RuntimeError, "a timeout is rescheduled by who is not in the same bubble");
+        return NULL;
+    }
     pg_sched_timer_stop(&self->timer);
-    self->deadline = nanos == PG_FOREVER ? PG_FOREVER : pg_deadline_after(nanos);
+    self->deadline = nanos == PG_FOREVER ? PG_FOREVER : pg_sched_deadline_after(nanos);
     if (!pg_load_acquire(&self->cancelled) && start_deadline(self) < 0) return NULL;
     Py_RETURN_NONE;
 }

@@ -128,12 +128,15 @@ static PyObject *do_select(PyObject *module, PyObject *const *args, Py_ssize_t c
     if (check_keywords("select", keywords, used) < 0 || deadline_from(timeout, &deadline) < 0) return NULL;
     int has_default = fallback ? PyObject_IsTrue(fallback) : 0;
     if (has_default < 0) return NULL;
-    for (Py_ssize_t i = 0; i < count; i++)
+    for (Py_ssize_t i = 0; i < count; i++) {
         if (!Py_IS_TYPE(args[i], &Case_Type)) {
             PyErr_Format(PyExc_TypeError, "select() takes cases made by recv() and send(); argument %zd is %.100s", i + 1,
                          Py_TYPE(args[i])->tp_name);
             return NULL;
         }
+        ChannelObject *channel = ((CaseObject *)args[i])->channel;
+        if (channel != NULL && check_bubble(channel->core.bubble, "select on a channel") < 0) return NULL;
+    }
     if (count > 8 && (cases = PyMem_New(pg_case, count)) == NULL) return PyErr_NoMemory();
     PyObject *result = run_cases(args, cases, count, deadline, has_default);
     if (cases != few) PyMem_Free(cases);

@@ -11,6 +11,7 @@ static PyObject *semaphore_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     if (self == NULL) return NULL;
     pg_semaphore_init(&self->core, 0);
     self->limit = INT64_MAX;
+    self->bubble = pg_bubble_birthplace();
     return (PyObject *)self;
 }
 
@@ -42,7 +43,8 @@ static int permits_from(PyObject *object, long long least, const char *complaint
 static PyObject *semaphore_take(SemaphoreObject *self, int64_t permits, pg_nanos deadline)
 {
     wait_info info = {.reason = "semaphore", .object = (PyObject *)self};
-    const pg_patience patience = {.deadline = deadline, .note = &info};
+    if (check_bubble(self->bubble, "acquire of a semaphore") < 0) return NULL;
+    const pg_patience patience = {.deadline = deadline, .durable = self->bubble != 0, .note = &info};
     return truth_of(pg_semaphore_acquire(&self->core, permits, &patience), "semaphore");
 }
 
@@ -102,6 +104,7 @@ static PyObject *semaphore_enter(SemaphoreObject *self, PyObject *unused) { retu
 
 static PyObject *give_back(SemaphoreObject *self, int64_t permits, const char *complaint)
 {
+    if (check_bubble(self->bubble, "release of a semaphore") < 0) return NULL;
     if (pg_semaphore_release(&self->core, permits, self->limit) == PG_OK) Py_RETURN_NONE;
     PyErr_SetString(PyExc_ValueError, complaint);
     return NULL;
@@ -284,7 +287,9 @@ static PyObject *event_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     if (!takes_nothing(type, &Event_Type, args, kwargs)) return NULL;
     EventObject *self = (EventObject *)type->tp_alloc(type, 0);
-    if (self != NULL) pg_latch_init(&self->core, 1);
+    if (self == NULL) return NULL;
+    pg_latch_init(&self->core, 1);
+    self->bubble = pg_bubble_birthplace();
     return (PyObject *)self;
 }
 
@@ -299,6 +304,7 @@ static bool event_flag(EventObject *self) { return self->core.count == 0; }
 
 static PyObject *event_set(EventObject *self, PyObject *unused)
 {
+    if (check_bubble(self->bubble, "set() of an event") < 0) return NULL;
     if (!event_flag(self)) pg_latch_add(&self->core, -1);
     Py_RETURN_NONE;
 }
@@ -315,7 +321,7 @@ static PyObject *event_wait(EventObject *self, PyObject *const *args, Py_ssize_t
 {
     static const char *const parameters[] = {"timeout"};
     const call_arguments call = {"wait", args, count, keywords};
-    wait_info info = {.reason = "event", .object = (PyObject *)self};
+    wait_info info = {.reason = "event", .object = (PyObject *)self, .durable = is_own_bubble(self->bubble)};
     PyObject *timeout;
     pg_nanos deadline;
     if (pick_arguments(&call, parameters, &timeout, 1) < 0 || patience_from(timeout, &deadline) < 0) return NULL;

@@ -250,12 +250,20 @@ static _Noreturn void end_program(TaskObject *self)
     Py_Exit(code);
 }
 
+/* Whoever waits for the task has been woken, so that the others are at rest only if nobody goes on. */
+static void leave_bubble(TaskObject *self)
+{
+    pg_bubble_leave();
+    Py_CLEAR(self->rare->bubble);
+}
+
 static void task_run(pg_task *core)
 {
     TaskObject *self = pg_container_of(core, TaskObject, core);
     pg_fiber *fiber = core->fiber; /* a task keeps its fiber wherever it goes */
     PyObject *result = NULL;
     self->started = true;
+    if (PG_UNLIKELY(core->kind == PG_KIND_BUBBLED)) pg_bubble_enter(&self->rare->bubble->core);
     if (PG_UNLIKELY(self->cancel_requested)) { /* before it could begin */
         self->own_context = false; /* not entered */
         raise_cancelled();
@@ -263,6 +271,7 @@ static void task_run(pg_task *core)
         result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
                                      self->rare ? self->rare->keywords : NULL);
     finish(self, result, fiber);
+    if (PG_UNLIKELY(core->kind == PG_KIND_BUBBLED)) leave_bubble(self);
     if (PG_UNLIKELY(self == main_task)) end_program(self);
     pg_sched_detach_task(fiber); /* what follows may free it, and run any code */
     Py_DECREF(self);
@@ -287,6 +296,13 @@ static int put_arguments(TaskObject *self, PyObject *const *args, Py_ssize_t pos
     return 0;
 }
 
+int task_put_in_bubble(TaskObject *self, BubbleObject *bubble)
+{
+    if (rare_of(self) == NULL) return -1;
+    Py_XSETREF(self->rare->bubble, (BubbleObject *)Py_NewRef((PyObject *)bubble));
+    return 0;
+}
+
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords)
 {
     if (PG_UNLIKELY(!PyCallable_Check(function))) {
@@ -308,6 +324,11 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
     self->rare = NULL;
     self->group = NULL;
     self->positional = 0;
+    BubbleObject *bubble = bubble_current();
+    if (PG_UNLIKELY(bubble != NULL) && task_put_in_bubble(self, bubble) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     PyObject *context = interp_context();
     if ((context != NULL && (self->context = PyContext_Copy(context)) == NULL) ||
         ((positional > 0 || keywords != NULL) && put_arguments(self, args, positional, keywords) < 0)) {
@@ -324,6 +345,8 @@ void task_start(TaskObject *self)
     live++;
     started_count++;
     Py_INCREF(self); /* the runtime's, dropped at the end of task_run */
+    if (PG_UNLIKELY(self->rare != NULL) && self->rare->bubble != NULL)
+        pg_bubble_adopt(&self->rare->bubble->core, &self->core);
     pg_sched_spawn(&self->core);
 }
 
@@ -470,6 +493,7 @@ static void tear_down(TaskObject *self)
     if (self->rare != NULL) {
         Py_XDECREF(self->rare->name);
         Py_XDECREF(self->rare->reason);
+        Py_XDECREF(self->rare->bubble);
         PyMem_Free(self->rare);
     }
     release(self);
@@ -487,10 +511,16 @@ static void task_dealloc(TaskObject *self)
 
 /* ---- waiting for it ---- */
 
+/* The id of the bubble it runs in, or 0. */
+static uint32_t bubble_of(TaskObject *self)
+{
+    return self->rare != NULL && self->rare->bubble != NULL ? self->rare->bubble->core.id : 0;
+}
+
 /* 0 when it has ended; -1 with an exception. */
 static int wait_for_end(TaskObject *self, pg_nanos deadline)
 {
-    wait_info info = {.reason = "join", .object = (PyObject *)self};
+    wait_info info = {.reason = "join", .object = (PyObject *)self, .durable = is_own_bubble(bubble_of(self))};
     if (self->done) return 0;
     if (self == task_current()) {
         PyErr_SetString(PyExc_RuntimeError, "a task cannot wait for its own end");
@@ -613,10 +643,15 @@ static PyObject *task_cancel_method(TaskObject *self, PyObject *const *args, Py_
 
 static bool is_of_group(TaskObject *task, void *group) { return task->live && task->group == group; }
 
-int task_cancel_group(PyObject *group, PyObject *reason)
+static bool is_in_bubble(TaskObject *task, void *bubble)
+{
+    return task->live && task->rare != NULL && task->rare->bubble == bubble;
+}
+
+static int cancel_all(bool (*wanted)(TaskObject *, void *), void *argument, PyObject *reason)
 {
     size_t count;
-    TaskObject **tasks = find_tasks(is_of_group, group, live, &count);
+    TaskObject **tasks = find_tasks(wanted, argument, live, &count);
     if (tasks == NULL) return -1;
     for (size_t i = 0; i < count; i++) {
         task_cancel(tasks[i], reason);
@@ -625,6 +660,9 @@ int task_cancel_group(PyObject *group, PyObject *reason)
     PyMem_Free(tasks);
     return 0;
 }
+
+int task_cancel_group(PyObject *group, PyObject *reason) { return cancel_all(is_of_group, group, reason); }
+int task_cancel_bubble(BubbleObject *bubble) { return cancel_all(is_in_bubble, bubble, NULL); }
 
 /* ---- looking at it ---- */
 
@@ -643,6 +681,7 @@ static PyObject *get_id(TaskObject *self, void *closure) { return PyLong_FromUns
 static PyObject *task_done(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->done); }
 static PyObject *task_was_cancelled(TaskObject *self, PyObject *unused) { return PyBool_FromLong(self->cancelled); }
 
+static PyObject *get_bubble(TaskObject *self, void *closure) { return PyLong_FromUnsignedLong(bubble_of(self)); }
 static PyObject *get_failed(TaskObject *self, void *closure) { return PyBool_FromLong(self->done && self->failed); }
 
 static PyObject *get_name(TaskObject *self, void *closure)
@@ -893,6 +932,7 @@ static PyGetSetDef task_getset[] = {
     {"state", (getter)get_state, NULL, "'ready', 'running', 'waiting', 'blocked' (in a blocking call) or 'done'.", NULL},
     {"waiting_on", (getter)get_waiting_on, NULL, "None, or (reason, objects) of the current wait.", NULL},
     {"_failed", (getter)get_failed, NULL, "Whether it has ended with an exception. Looking counts for nothing.", NULL},
+    {"_bubble", (getter)get_bubble, NULL, "The number of the bubble it runs in, or 0.", NULL},
     {"_waiting_since", (getter)get_waiting_since, NULL, "time.monotonic() of the current wait's start, or None.", NULL},
     {"_endless_wait", (getter)get_endless_wait, NULL,
      "None, or a number that tells the current wait, which has no deadline, from the task's others.", NULL},
@@ -938,10 +978,10 @@ TaskObject *task_current(void)
 
 static bool is_live(TaskObject *task, void *unused) { return task->live; }
 
-PyObject *task_list_all(void)
+static PyObject *list_of(bool (*wanted)(TaskObject *, void *), void *argument)
 {
     size_t count;
-    TaskObject **tasks = find_tasks(is_live, NULL, live, &count);
+    TaskObject **tasks = find_tasks(wanted, argument, live, &count);
     PyObject *list = tasks ? PyList_New((Py_ssize_t)count) : NULL;
     for (size_t i = 0; i < count; i++) {
         if (list != NULL) PyList_SET_ITEM(list, (Py_ssize_t)i, (PyObject *)tasks[i]);
@@ -950,6 +990,9 @@ PyObject *task_list_all(void)
     PyMem_Free(tasks);
     return list;
 }
+
+PyObject *task_list_all(void) { return list_of(is_live, NULL); }
+PyObject *task_list_bubble(BubbleObject *bubble) { return list_of(is_in_bubble, bubble); }
 
 void task_forget_others(TaskObject *survivor)
 {

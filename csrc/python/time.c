@@ -3,7 +3,7 @@
 
 static PyObject *do_sleep(PyObject *module, PyObject *seconds)
 {
-    static const wait_info info = {.reason = "sleep"};
+    static const wait_info info = {.reason = "sleep", .durable = true};
     pg_nanos nanos;
     if (nanos_from(seconds, &nanos) < 0) return NULL;
     if (nanos == 0) {
@@ -12,7 +12,7 @@ static PyObject *do_sleep(PyObject *module, PyObject *seconds)
         Py_RETURN_NONE;
     }
     note_wait(&info);
-    int outcome = pg_sched_sleep_until(pg_deadline_after(nanos));
+    int outcome = pg_sched_sleep_until(pg_sched_deadline_after(nanos));
     if (outcome != PG_OK) {
         raise_outcome(outcome, "sleep");
         return NULL;

@@ -14,15 +14,19 @@
  * both are gone, so is the pending alarm. A Timer with a function owns its alarm, and while the function is still to be
  * called the runtime owns the Timer: nobody need keep it.
  *
+ * In a bubble the heap is the bubble's, and what rang goes into the bubble's own list: its steward, who is inside the
+ * interpreter, delivers it in the same go in which the clock moves. An alarm owns the bubble it belongs to.
+ *
  * Locks: the courier's, below the heap's.
  */
 #include "python/objects.h"
 
 typedef struct alarm_entry {
     pg_timer timer;
-    pg_node link;     /* in courier.rang: the courier's lock */
+    pg_node link;     /* in courier.rang, or the bubble's: the courier's lock */
     uint32_t rang;    /* courier.era while linked there: likewise */
     PyObject *target; /* a channel or a Timer with a function; borrowed, it owns the alarm */
+    BubbleObject *bubble; /* or NULL */
 } alarm_entry;
 
 static struct {
@@ -47,6 +51,12 @@ static bool call_courier(void)
     return true;
 }
 
+/* At the end; with a seed also in front: who rings at the same time as others does so in no certain order. */
+static pg_node *place_in(pg_node *rang)
+{
+    return pg_load_relaxed(&pg_sched_is_seeded) && pg_sched_random() % 2 == 0 ? rang->next : rang;
+}
+
 static pg_task *alarm_fire(pg_timer *timer)
 {
     alarm_entry *self = pg_container_of(timer, alarm_entry, timer);
@@ -54,8 +64,8 @@ static pg_task *alarm_fire(pg_timer *timer)
     pg_lock_acquire(&courier.lock);
     if (self->rang != courier.era) { /* else the last tick still waits to be delivered: this one is dropped */
         self->rang = courier.era;
-        pg_list_append(&courier.rang, &self->link);
-        call = call_courier();
+        pg_list_append(self->bubble != NULL ? place_in(&self->bubble->rang) : &courier.rang, &self->link);
+        call = self->bubble == NULL && call_courier();
     }
     pg_lock_release(&courier.lock);
     return call ? &courier.task : NULL;
@@ -88,6 +98,19 @@ static alarm_entry *take_rang(void)
     return self;
 }
 
+void timer_deliver(pg_node *rang)
+{
+    for (;;) {
+        pg_lock_acquire(&courier.lock);
+        pg_node *node = pg_list_first(rang);
+        alarm_entry *self = node ? pg_container_of(node, alarm_entry, link) : NULL;
+        if (self != NULL) unlink_rang(self);
+        pg_lock_release(&courier.lock);
+        if (self == NULL) return;
+        deliver(self);
+    }
+}
+
 static void courier_run(pg_task *task)
 {
     enum { BATCH = 64 }; /* then others have their turn */
@@ -118,14 +141,33 @@ static alarm_entry *alarm_new(PyObject *target)
         PyErr_NoMemory();
         return NULL;
     }
-    *self = (alarm_entry){.timer = {.fire = alarm_fire}, .target = target};
+    BubbleObject *bubble = bubble_current();
+    *self = (alarm_entry){
+        .timer = {.fire = alarm_fire, .home = bubble != NULL ? &bubble->core.timers : NULL},
+        .target = target,
+        .bubble = (BubbleObject *)Py_XNewRef((PyObject *)bubble),
+    };
     return self;
+}
+
+static uint32_t bubble_of(const alarm_entry *self) { return self->bubble != NULL ? self->bubble->core.id : 0; }
+
+/* Of the clock it goes by, which is the caller's unless that is the courier or the steward. */
+static pg_nanos now_of(const alarm_entry *self)
+{
+    return self->bubble != NULL ? pg_load_relaxed(&self->bubble->core.now) : pg_now();
 }
 
 static int alarm_start(alarm_entry *self, pg_nanos nanos, pg_nanos period)
 {
+    pg_nanos deadline;
+    if (__builtin_add_overflow(now_of(self), nanos, &deadline)) deadline = PG_FOREVER;
     self->timer.period = period;
-    if (pg_sched_timer_start(&self->timer, nanos == 0 ? pg_now() : pg_deadline_after(nanos)) == PG_OK) return 0;
+    if (nanos == 0 && self->bubble != NULL) { /* no need for the bubble to come to rest */
+        deliver(self);
+        return 0;
+    }
+    if (pg_sched_timer_start(&self->timer, deadline) == PG_OK) return 0;
     PyErr_NoMemory();
     return -1;
 }
@@ -144,6 +186,7 @@ static bool alarm_stop(alarm_entry *self)
 void alarm_free(alarm_entry *self)
 {
     alarm_stop(self);
+    Py_XDECREF(self->bubble);
     PyMem_Free(self);
 }
 
@@ -169,7 +212,7 @@ ChannelObject *timer_channel(pg_nanos nanos)
 static void send_time(ChannelObject *channel)
 {
     if (channel->core.count == channel->core.capacity) return; /* nobody has read the last tick: this one is dropped */
-    PyObject *now = PyFloat_FromDouble((double)pg_now() / 1e9);
+    PyObject *now = PyFloat_FromDouble((double)now_of(channel->alarm) / 1e9);
     if (now == NULL) PyErr_WriteUnraisable((PyObject *)channel);
     else if (pg_chan_send(&channel->core, (uintptr_t)now, PG_NEVER_WAIT) != PG_OK) Py_DECREF(now);
 }
@@ -191,6 +234,8 @@ static void start_function(TimerObject *self)
         return;
     }
     TaskObject *task = task_new(self->function, NULL, 0, NULL);
+    BubbleObject *bubble = self->alarm->bubble;
+    if (task != NULL && bubble != NULL && task_put_in_bubble(task, bubble) < 0) Py_CLEAR(task);
     if (task == NULL) {
         Py_XDECREF(context);
         PyErr_WriteUnraisable((PyObject *)self);
@@ -201,6 +246,22 @@ static void start_function(TimerObject *self)
     task->spawner_instruction = self->spawner_instruction;
     task_start(task);
     Py_DECREF(task);
+}
+
+static bool is_alarm(const pg_timer *timer) { return timer->fire == alarm_fire; }
+
+bool timer_is_awaited(const pg_timer *timer)
+{
+    PyObject *channel = timer_target(timer);
+    return channel == NULL || ((ChannelObject *)channel)->core.receiver_count > 0;
+}
+
+void timer_drop_all(pg_timers *timers)
+{
+    for (pg_timer *timer; (timer = pg_timers_take(timers, is_alarm)) != NULL;) {
+        PyObject *target = pg_container_of(timer, alarm_entry, timer)->target;
+        if (!Py_IS_TYPE(target, &Channel_Type)) release_hold((TimerObject *)target); /* the last reference, perhaps */
+    }
 }
 
 static void deliver(alarm_entry *self)
@@ -231,6 +292,7 @@ static int start(TimerObject *self, pg_nanos nanos)
 {
     if (alarm_start(self->alarm, nanos, is_ticker(self) ? nanos : 0) < 0) return -1;
     if (self->function == NULL || nanos == PG_FOREVER) return 0; /* what never fires need not be kept */
+    if (nanos == 0 && self->alarm->bubble != NULL) return 0;     /* has been delivered */
     self->held = true;
     Py_INCREF(self);
     return 0;
@@ -300,12 +362,20 @@ static PyObject *ticker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return make(type, seconds, Py_None);
 }
 
-static PyObject *timer_stop(TimerObject *self, PyObject *unused) { return PyBool_FromLong(stop(self)); }
+static PyObject *timer_stop(TimerObject *self, PyObject *unused)
+{
+    if (check_bubble(bubble_of(self->alarm), "stop of a timer") < 0) return NULL;
+    return PyBool_FromLong(stop(self));
+}
+
+/* For contexts: one may be ended, and so stop its timer, from outside of its bubble. */
+static PyObject *timer_drop(TimerObject *self, PyObject *unused) { return PyBool_FromLong(stop(self)); }
 
 static PyObject *timer_reset(TimerObject *self, PyObject *seconds)
 {
     pg_nanos nanos;
     if (nanos_for(Py_TYPE(self), seconds, &nanos) < 0) return NULL;
+    if (check_bubble(bubble_of(self->alarm), "reset of a timer") < 0) return NULL;
     bool pending = stop(self);
     return start(self, nanos) < 0 ? NULL : PyBool_FromLong(pending);
 }
@@ -347,7 +417,7 @@ static PyObject *timer_repr(TimerObject *self)
     if (!pg_sched_timer_is_pending(&self->alarm->timer, &deadline))
         return PyUnicode_FromFormat("<%s at %p not pending>", name, self);
     if (deadline == PG_FOREVER) return PyUnicode_FromFormat("<%s at %p pending for ever>", name, self);
-    long long left = (deadline - pg_now()) / 1000000;
+    long long left = (deadline - now_of(self->alarm)) / 1000000;
     return PyUnicode_FromFormat("<%s at %p pending, due in %lld ms>", name, self, left > 0 ? left : 0LL);
 }
 
@@ -355,6 +425,7 @@ static PyObject *timer_repr(TimerObject *self)
 #define TIMER_RESET "reset($self, seconds, /)\n--\n\n"
 
 static PyMethodDef timer_methods[] = {
+    {"_drop", (PyCFunction)timer_drop, METH_NOARGS, PyDoc_STR("_drop($self, /)\n--\n\nstop() from anywhere.")},
     {"stop", (PyCFunction)timer_stop, METH_NOARGS,
      PyDoc_STR(TIMER_STOP "Keep the timer from firing, and drop a value nobody has read; return whether it was "
                "pending.\n\nAfterwards nothing arrives in its channel, and its function is not called. A call that has "

@@ -8,6 +8,7 @@ static PyObject *waitgroup_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     WaitGroupObject *self = PyObject_New(WaitGroupObject, &WaitGroup_Type);
     if (self == NULL) return NULL;
     pg_latch_init(&self->core, 0);
+    self->bubble = 0;
     self->on_failure = self->weakrefs = NULL;
     return (PyObject *)self;
 }
@@ -19,8 +20,21 @@ static void waitgroup_dealloc(WaitGroupObject *self)
     PyObject_Free(self);
 }
 
+/* As in Go, a group belongs to the bubble whose add() raises the counter from zero, and until it is zero again nobody
+ * else may raise it, nor, if it is a bubble's, lower it. */
+static int check_place(WaitGroupObject *self, long long by)
+{
+    uint32_t here = pg_bubble_birthplace();
+    if (by <= 0) return check_bubble(self->bubble, "done() of a WaitGroup");
+    if (self->core.count == 0) self->bubble = here;
+    if (self->bubble == here) return 0;
+    PyErr_SetString(PyExc_RuntimeError, "add() to one WaitGroup from inside and outside of a bubble");
+    return -1;
+}
+
 static PyObject *change(WaitGroupObject *self, long long by)
 {
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_bubble_count) > 0 || self->bubble != 0) && check_place(self, by) < 0) return NULL;
     if (pg_latch_add(&self->core, by) == PG_OK) Py_RETURN_NONE;
     PyErr_SetString(PyExc_ValueError, by < 0 ? "negative WaitGroup counter" : "WaitGroup counter too large");
     return NULL;
@@ -41,7 +55,7 @@ static PyObject *waitgroup_done(WaitGroupObject *self, PyObject *unused) { retur
 
 static PyObject *waitgroup_wait(WaitGroupObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    wait_info info = {.reason = "wait group", .object = (PyObject *)self};
+    wait_info info = {.reason = "wait group", .object = (PyObject *)self, .durable = is_own_bubble(self->bubble)};
     pg_nanos deadline;
     if (timeout_argument("wait", args, count, keywords, 0, &deadline) < 0) return NULL;
     note_wait(&info);
@@ -104,8 +118,11 @@ static int set_on_failure(WaitGroupObject *self, PyObject *hook, void *closure)
     return 0;
 }
 
+static PyObject *get_bubble(WaitGroupObject *self, void *closure) { return PyLong_FromUnsignedLong(self->bubble); }
+
 static PyGetSetDef waitgroup_getset[] = {
     {"_on_failure", NULL, (setter)set_on_failure, NULL, NULL},
+    {"_bubble", (getter)get_bubble, NULL, "The number of the bubble it belongs to, or 0.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -8,6 +8,7 @@
  *      sched/internal.h    look_lock   made anew: the monitor is gone, and a task that takes fibers apart has the GIL
  *      objects/runq.h      lock        made anew, with queues that are empty
  *      sources/timer.h     lock        made anew, with a heap that is empty
+ *      sched/bubble.h      lock        made anew for the forking task's bubble, whose other tasks are gone; others are dead
  *      python/timer.c      lock        made anew, with a list that is empty
  *      sync/chan.h         lock        held only inside the interpreter, where the forking thread is: free
  *      sync/latch.h        lock        likewise

@@ -1,5 +1,6 @@
 /* Tasks: spawn, make ready, pick, switch, park. Worker threads are in worker.c, the design in sched.h. */
 #include "os/fault.h"
+#include "sched/bubble.h"
 #include "sched/internal.h"
 
 #include <stdlib.h>
@@ -496,15 +497,17 @@ static int fiber_park(pg_fiber *fiber, pg_nanos deadline)
     fiber->for_ever = deadline == PG_FOREVER;
     fiber->park_count++;
     if (deadline == PG_FOREVER) {
+        if (PG_UNLIKELY(fiber->bubble != NULL)) pg_bubble_rest(fiber);
         switch_away(worker, fiber, POST_PARK);
         return PG_OK;
     }
-    if (deadline <= 0 || pg_now() >= deadline) return PG_ETIMEDOUT;
+    if (deadline <= 0 || pg_sched_now() >= deadline) return PG_ETIMEDOUT;
     park.task = fiber->task;
-    park.timer = (pg_timer){.fire = park_timer_fire};
+    park.timer = (pg_timer){.fire = park_timer_fire, .home = pg_bubble_timers(fiber->bubble)};
     atomic_init(&park.fired, false);
     int started = pg_sched_timer_start(&park.timer, deadline);
     if (started != PG_OK) return started;
+    if (PG_UNLIKELY(fiber->bubble != NULL)) pg_bubble_rest(fiber);
     switch_away(worker, fiber, POST_PARK);
     pg_sched_timer_stop(&park.timer); /* even if it fired: it may still be firing */
     return pg_load_acquire(&park.fired) ? PG_ETIMEDOUT : PG_OK;
@@ -619,9 +622,9 @@ int pg_sched_park(pg_task *self, pg_nanos deadline)
 {
     if (is_woken_for_nothing()) {
         pg_sched_yield(); /* as time passes before a real one, too */
-        return deadline != PG_FOREVER && pg_now() >= deadline ? PG_ETIMEDOUT : PG_OK;
+        return deadline != PG_FOREVER && pg_sched_now() >= deadline ? PG_ETIMEDOUT : PG_OK;
     }
-    if (PG_LIKELY(self->kind == PG_KIND_FIBER)) return fiber_park(self->fiber, deadline);
+    if (PG_LIKELY(self->kind != PG_KIND_THREAD)) return fiber_park(self->fiber, deadline);
     return thread_park(thread_of(self), deadline);
 }
 
@@ -689,6 +692,7 @@ int pg_sched_sleep_until(pg_nanos deadline)
     pg_task *self = pg_sched_self();
     if (self == NULL) return PG_ENOMEM;
     atomic_init(&never, PG_WAIT_OPEN);
+    if (self->fiber != NULL) self->fiber->durable = true;
     if (deadline == PG_FOREVER) deadline--; /* whoever sleeps waits for nobody: it has an end, however far */
     int outcome = pg_sched_park_until(self, &never, deadline);
     return outcome == PG_ETIMEDOUT ? PG_OK : outcome;
@@ -705,13 +709,19 @@ int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline)
 {
     pg_sched *sched = &pg_the_sched;
     bool earliest = false;
+    if (PG_UNLIKELY(timer->home != NULL)) return pg_timer_start(timer->home, timer, deadline, &earliest);
     int outcome = pg_timer_start(&sched->timers, timer, deadline, &earliest);
     /* Somebody asleep may have to wake earlier than it thought. While all permits are in use, holders look. */
     if (outcome == PG_OK && earliest) pg_wake_if_free();
     return outcome;
 }
 
-bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(&pg_the_sched.timers, timer); }
+static pg_timers *home_of_timer(const pg_timer *timer)
+{
+    return PG_LIKELY(timer->home == NULL) ? &pg_the_sched.timers : timer->home;
+}
+
+bool pg_sched_timer_stop(pg_timer *timer) { return pg_timer_stop(home_of_timer(timer), timer); }
 
 void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaque)
 {
@@ -723,7 +733,7 @@ void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaq
 
 bool pg_sched_timer_is_pending(const pg_timer *timer, pg_nanos *deadline)
 {
-    return pg_timer_is_pending(&pg_the_sched.timers, timer, deadline);
+    return pg_timer_is_pending(home_of_timer(timer), timer, deadline);
 }
 
 pg_nanos pg_sched_coarse_now(void) { return pg_load_relaxed(&pg_the_sched.coarse_now); }
@@ -810,13 +820,13 @@ void pg_sched_nudge_main(void)
 
 pg_party **pg_sched_party(pg_task *task)
 {
-    if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return &task->fiber->party;
+    if (PG_LIKELY(task->kind != PG_KIND_THREAD)) return &task->fiber->party;
     return &thread_of(task)->party;
 }
 
 void **pg_sched_scopes(pg_task *task)
 {
-    if (PG_LIKELY(task->kind == PG_KIND_FIBER)) return &task->fiber->scopes;
+    if (PG_LIKELY(task->kind != PG_KIND_THREAD)) return &task->fiber->scopes;
     return &thread_of(task)->scopes;
 }
 

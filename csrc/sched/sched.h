@@ -26,7 +26,7 @@
  *
  * Locks: sched.lock covers permits, the lists of sleeping workers and the table of workers. Order: the monitor's
  * look_lock; sched.lock or fiber_lock; an injection queue's lock. The timers' lock is a leaf above nothing but task
- * states. None is held across a switch or while the interpreter is entered.
+ * states and a bubble's lock, which is one. None is held across a switch or while the interpreter is entered.
  */
 #ifndef PG_SCHED_H
 #define PG_SCHED_H
@@ -81,6 +81,7 @@ typedef struct pg_hooks {
 } pg_hooks;
 
 typedef struct pg_party pg_party;
+typedef struct pg_bubble pg_bubble;
 
 /* A further stack that a task, or a thread, runs one call on. The record lies on the stack that makes the call. */
 typedef struct pg_segment {
@@ -103,6 +104,10 @@ struct pg_fiber {
     uint32_t park_count; /* tells one park of the fiber from the next */
     pg_segment *segment; /* its worker: the innermost, which it runs on; NULL: on `stack` */
     pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
+    pg_bubble *bubble;  /* the running task's, or NULL: its worker, as the three below */
+    uint32_t birthplace; /* the bubble that what it makes belongs to: its id, 0: none */
+    bool durable;       /* set before every wait: only the bubble can end it */
+    bool idle;          /* the bubble's lock: does not count as running there */
     void *scopes;       /* of the layer above; NULL between tasks */
     const void *wait;   /* what the layer above says of the current wait, valid while parked */
     void *sanitizer;    /* ThreadSanitizer's name for this stack */
@@ -197,7 +202,11 @@ void pg_sched_outside_add(int change);
 /* For tests: how long the main thread sleeps before it looks around, instead of a tenth of a second; 0 resets it. */
 void pg_sched_set_signal_slice(pg_nanos slice);
 
-/* Timers of the layer above: on expiry, fire() names a task to enqueue. */
+/* The caller's clock: that of its bubble, else pg_now(). And pg_deadline_after on that clock. */
+pg_nanos pg_sched_now(void);
+pg_nanos pg_sched_deadline_after(pg_nanos timeout);
+
+/* Timers of the layer above: on expiry, fire() names a task to enqueue. The deadline is one of timer->home's clock. */
 int pg_sched_timer_start(pg_timer *timer, pg_nanos deadline);
 bool pg_sched_timer_stop(pg_timer *timer);
 /* Whether it is pending, and until when. */

@@ -180,6 +180,35 @@ bool pg_timer_is_pending(pg_timers *timers, const pg_timer *timer, pg_nanos *dea
     return pending;
 }
 
+pg_nanos pg_timers_earliest(pg_timers *timers, bool (*counts)(const pg_timer *timer))
+{
+    pg_nanos earliest = PG_FOREVER;
+    pg_lock_acquire(&timers->lock);
+    for (uint32_t i = 0; i < timers->count; i++) {
+        const pg_timer_place *entry = &timers->heap[i];
+        if (entry->deadline < earliest && counts(entry->timer)) {
+            earliest = entry->deadline;
+            if (i == 0) break; /* all others are later */
+        }
+    }
+    pg_lock_release(&timers->lock);
+    return earliest;
+}
+
+pg_timer *pg_timers_take(pg_timers *timers, bool (*chosen)(const pg_timer *timer))
+{
+    pg_timer *found = NULL;
+    pg_lock_acquire(&timers->lock);
+    for (uint32_t i = 0; i < timers->count && found == NULL; i++)
+        if (chosen(timers->heap[i].timer)) found = timers->heap[i].timer;
+    if (found != NULL) {
+        remove_pending(timers, found);
+        update_next(timers);
+    }
+    pg_lock_release(&timers->lock);
+    return found;
+}
+
 size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t limit)
 {
     size_t count = 0;

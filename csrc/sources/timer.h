@@ -1,7 +1,7 @@
 /* Timers: a 4-ary heap of deadlines with removal from the middle.
  *
- * A source: it returns what is due and schedules nothing. One heap serves the process; its lock is a leaf, except that
- * a timer's fire function runs under it, so that pg_timer_stop, once it returns, means "not firing any more". A fire
+ * A source: it returns what is due and schedules nothing. One heap serves the process, and each bubble (sched/bubble.h)
+ * has one on a clock of its own. Its lock is a leaf, except that a timer's fire function runs under it, so that pg_timer_stop, once it returns, means "not firing any more". A fire
  * function therefore only flips a state and says whether its task is to be enqueued by the caller afterwards.
  */
 #ifndef PG_TIMER_H
@@ -13,7 +13,10 @@
 
 typedef struct pg_task pg_task;
 
+typedef struct pg_timers pg_timers;
+
 typedef struct pg_timer {
+    pg_timers *home;   /* set before the start, for the scheduler: the heap it belongs to, NULL: the process's */
     pg_nanos deadline; /* lock, while it is pending, as in the heap */
     pg_nanos period;   /* set before the start. 0: fires once; else again and again, leaving out what is past */
     uint32_t slot;     /* place in the heap + 1, 0 when not pending: lock */
@@ -28,13 +31,13 @@ typedef struct pg_timer_place {
     pg_timer *timer;
 } pg_timer_place;
 
-typedef struct pg_timers {
+struct pg_timers {
     pg_lock lock;
     pg_timer_place *heap;           /* lock; on a boundary of four places */
     uint32_t count, capacity;       /* lock */
     uint32_t era;                   /* changes when all pending timers are forgotten at once */
     _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
-} pg_timers;
+};
 
 void pg_timers_init(pg_timers *timers);
 void pg_timers_free(pg_timers *timers);
@@ -51,6 +54,10 @@ bool pg_timer_stop(pg_timers *timers, pg_timer *timer);
 bool pg_timer_is_pending(pg_timers *timers, const pg_timer *timer, pg_nanos *deadline);
 /* Fire at most `limit` timers due at `now`; the tasks to enqueue go to `ready`, their number is returned. */
 size_t pg_timers_expire(pg_timers *timers, pg_nanos now, pg_task **ready, size_t limit);
+/* The earliest deadline among those that count, PG_FOREVER if none does. `counts` runs under the lock. */
+pg_nanos pg_timers_earliest(pg_timers *timers, bool (*counts)(const pg_timer *timer));
+/* Stop one of those that `chosen` picks; NULL when there is none. `chosen` runs under the lock. */
+pg_timer *pg_timers_take(pg_timers *timers, bool (*chosen)(const pg_timer *timer));
 static inline bool pg_timers_due(pg_timers *timers, pg_nanos now)
 {
     return pg_load_seqcst(&timers->next_deadline) <= now;

@@ -61,7 +61,10 @@ int pg_wait_in(pg_lock *lock, pg_node *list, uint32_t *counter, uintptr_t value,
         return PG_ENOMEM;
     }
     pg_party_init(&party, self, false, &waiter, 1);
-    if (self->fiber != NULL) self->fiber->wait = patience->note;
+    if (self->fiber != NULL) {
+        self->fiber->wait = patience->note;
+        self->fiber->durable = patience->durable;
+    }
     pg_waiter_link(&waiter, list, counter);
     pg_object_unlock(lock);
     int outcome = patience->shielded ? pg_sched_park_shielded(self, &party.done)
@@ -160,7 +163,10 @@ static int wait_locked(pg_chan *chan, bool is_send, uintptr_t *value, pg_nanos d
         return PG_ENOMEM;
     }
     pg_party_init(&party, self, false, &waiter, 1);
-    if (self->fiber != NULL) self->fiber->wait = note;
+    if (self->fiber != NULL) {
+        self->fiber->wait = note;
+        self->fiber->durable = chan->bubble != 0;
+    }
     pg_chan_link(chan, &waiter, is_send);
     pg_object_unlock(&chan->lock);
     int outcome = pg_sched_park_until(self, &party.done, deadline);

@@ -44,6 +44,7 @@ typedef struct pg_waiter {
 typedef struct pg_patience {
     pg_nanos deadline;
     bool shielded;    /* from cancellation; then the deadline must be PG_FOREVER */
+    bool durable;     /* see pg_fiber */
     const void *note; /* what the layer above says of the wait (pg_fiber.wait), or NULL */
 } pg_patience;
 
@@ -65,6 +66,7 @@ typedef struct pg_chan {
     uint32_t capacity;          /* set before publish */
     uint32_t count, head;       /* ring: count values from head on */
     uint32_t receiver_count, sender_count;
+    uint32_t bubble;            /* set before publish: the id of the one it belongs to, 0: none */
     pg_node receivers, senders; /* first in, first out */
     uintptr_t *ring;
 } pg_chan;

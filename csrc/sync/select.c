@@ -112,6 +112,14 @@ static void unlink_all(select_state *state)
     for (uint32_t i = 0; i < state->count; i++) pg_waiter_unlink(&state->waiters[i]);
 }
 
+/* Only the bubble that all channels belong to can end the wait; nobody can if there are none. */
+static bool is_durable(const select_state *state)
+{
+    for (uint32_t i = 0; i < state->lock_count; i++)
+        if (state->order[i]->bubble == 0) return false;
+    return true;
+}
+
 static int run(select_state *state, pg_nanos deadline, pg_selected *selected)
 {
     pg_task *ready = NULL, *self = pg_sched_self();
@@ -126,6 +134,7 @@ static int run(select_state *state, pg_nanos deadline, pg_selected *selected)
         return outcome;
     }
     pg_party_init(&party, self, true, state->waiters, state->count);
+    if (self->fiber != NULL) self->fiber->durable = is_durable(state);
     link_all(state, &party);
     unlock_all(state);
     outcome = pg_sched_park_until(self, &party.done, deadline);

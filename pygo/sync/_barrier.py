@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from threading import BrokenBarrierError
 
-from pygo._native import Event, _mutex
+from pygo._native import Event, _birthplace, _made_in, _mutex
 
 
 class _State(enum.Enum):
@@ -21,11 +21,11 @@ class _Round:
 
     __slots__ = ("arrived", "over", "state", "vacant")
 
-    def __init__(self) -> None:
+    def __init__(self, birthplace: int) -> None:
         self.state = _State.FILLING
         self.arrived = 0
         self.vacant: list[int] = []  # numbers of those who have left again
-        self.over = Event()
+        self.over: Event = _made_in(birthplace, Event)
 
     def end(self, state: _State) -> None:
         self.state = state
@@ -54,7 +54,8 @@ class Barrier:
         self._action = action
         self._timeout = timeout
         self._mutex = _mutex()
-        self._round = _Round()
+        self._birthplace = _birthplace()
+        self._round = _Round(self._birthplace)
 
     def __repr__(self) -> str:
         state = "broken" if self.broken else f"waiters={self.n_waiting}/{self._parties}"
@@ -117,7 +118,7 @@ class Barrier:
                 if this.state is _State.RELEASING:  # neither aborted nor reset by the action
                     this.end(end)
                     if end is _State.OPEN:
-                        self._round = _Round()
+                        self._round = _Round(self._birthplace)
 
     def _wait(self, this: _Round, index: int, timeout: float | None) -> None:
         try:
@@ -144,4 +145,4 @@ class Barrier:
         """Make the barrier as new. Those who wait get BrokenBarrierError. Never waits."""
         with self._mutex:
             self._round.end(_State.BROKEN)
-            self._round = _Round()
+            self._round = _Round(self._birthplace)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pygo._native import Event, RLock
+from pygo._native import Event, RLock, _birthplace, _made_in, _now
 
 _T = TypeVar("_T")
 
@@ -39,6 +38,7 @@ class Condition:
 
     def __init__(self, lock: Any = None) -> None:
         self._lock = RLock() if lock is None else lock
+        self._birthplace = _birthplace()
         # In the order of coming. Its operations are single steps of the interpreter, with or without the lock.
         self._waiters: OrderedDict[Event, None] = OrderedDict()
 
@@ -108,7 +108,7 @@ class Condition:
         """
         if not self._is_owned():
             raise RuntimeError("cannot wait on un-acquired lock")
-        waiter = Event()
+        waiter: Event = _made_in(self._birthplace, Event)
         self._waiters[waiter] = None
         saved = self._release_save()
         try:
@@ -127,9 +127,9 @@ class Condition:
         timeout: seconds in all; None: for ever. The predicate is called with the lock held. Raises RuntimeError if the
         caller does not hold the lock.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else _now() + timeout
         while not (result := predicate()):
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - _now()
             if left is not None and left <= 0:
                 break
             self.wait(left)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 import queue
-import time
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from pygo._native import Semaphore, _mutex
+from pygo._native import Semaphore, _mutex, _now
 from pygo.sync._condition import Condition
 
 _T = TypeVar("_T")
@@ -30,7 +29,7 @@ def _deadline(timeout: float | None) -> float | None:
         return None
     if timeout < 0:
         raise ValueError("'timeout' must be a non-negative number")
-    return time.monotonic() + timeout
+    return _now() + timeout
 
 
 class Queue(Generic[_T]):
@@ -156,7 +155,7 @@ class Queue(Generic[_T]):
         """False when the time has passed; else the caller looks again."""
         if deadline is None:
             return condition.wait()
-        left = deadline - time.monotonic()
+        left = deadline - _now()
         if left <= 0:
             return False
         condition.wait(left)

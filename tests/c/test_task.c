@@ -33,6 +33,29 @@ static void a_wake_wins_only_a_parked_task(void)
     kind = PG_KIND_FIBER;
 }
 
+static int stirred;
+static unsigned stirred_in;
+static void note_stirred(pg_task *task)
+{
+    stirred++;
+    stirred_in = pg_load_relaxed(&task->state);
+}
+
+static void a_bubble_is_told_of_every_wake_of_its_tasks_once_the_state_has_moved(void)
+{
+    pg_task_stirred = note_stirred;
+    kind = PG_KIND_BUBBLED;
+    CHECK(wake_in_state(PG_TASK_PARKED, PG_TASK_ACTIVE));
+    CHECK_EQ(stirred, 1);
+    CHECK_EQ(stirred_in, PG_TASK_ACTIVE);
+    CHECK(!wake_in_state(PG_TASK_ACTIVE, PG_TASK_NOTIFIED));
+    CHECK_EQ(stirred, 2);
+    CHECK_EQ(stirred_in, PG_TASK_NOTIFIED);
+    kind = PG_KIND_FIBER;
+    CHECK(wake_in_state(PG_TASK_PARKED, PG_TASK_ACTIVE));
+    CHECK_EQ(stirred, 2);
+}
+
 static void wake_the_ended(void) { wake_in_state(PG_TASK_DONE, PG_TASK_DONE); }
 static void wake_the_fresh(void) { wake_in_state(PG_TASK_FRESH, PG_TASK_FRESH); }
 
@@ -137,6 +160,7 @@ static void no_wake_is_lost_between_parking_and_waking(void)
 int main(void)
 {
     RUN(a_wake_wins_only_a_parked_task);
+    RUN(a_bubble_is_told_of_every_wake_of_its_tasks_once_the_state_has_moved);
     RUN(waking_what_cannot_wait_ends_the_process);
     RUN(no_wake_is_lost_between_parking_and_waking);
     return 0;

@@ -124,6 +124,37 @@ static void a_periodic_timer_goes_on_and_leaves_out_what_is_past(void)
     pg_timers_free(&timers);
 }
 
+static bool is_periodic(const pg_timer *timer) { return timer->period > 0; }
+static bool is_any(const pg_timer *timer) { return true; }
+
+static void timers_are_looked_for_and_taken_by_what_they_are(void)
+{
+    enum { COUNT = 20 };
+    pg_timers timers;
+    probe probes[COUNT];
+    bool earliest;
+    pg_timers_init(&timers);
+    CHECK_EQ(pg_timers_earliest(&timers, is_any), PG_FOREVER);
+    CHECK(pg_timers_take(&timers, is_any) == NULL);
+    for (int i = 0; i < COUNT; i++) {
+        probe_init(&probes[i]);
+        probes[i].timer.period = i % 7 == 6; /* 6 and 13 */
+        CHECK_EQ(pg_timer_start(&timers, &probes[i].timer, COUNT - i, &earliest), PG_OK);
+    }
+    CHECK_EQ(pg_timers_earliest(&timers, is_any), 1);
+    CHECK_EQ(pg_timers_earliest(&timers, is_periodic), COUNT - 13);
+    CHECK(is_periodic(pg_timers_take(&timers, is_periodic)));
+    CHECK(is_periodic(pg_timers_take(&timers, is_periodic)));
+    CHECK(pg_timers_take(&timers, is_periodic) == NULL);
+    CHECK_EQ(pg_timers_earliest(&timers, is_periodic), PG_FOREVER);
+    CHECK(!pg_timer_stop(&timers, &probes[6].timer));
+    CHECK(pg_timer_stop(&timers, &probes[19].timer));
+    CHECK_EQ(pg_load_relaxed(&timers.next_deadline), 2);
+    for (int left = COUNT - 3; left > 0; left--) CHECK(pg_timers_take(&timers, is_any) != NULL);
+    CHECK_EQ(pg_load_relaxed(&timers.next_deadline), PG_FOREVER);
+    pg_timers_free(&timers);
+}
+
 static void forgotten_timers_can_be_stopped_and_started(void)
 {
     pg_timers timers;
@@ -363,6 +394,7 @@ int main(void)
     RUN(the_limit_counts_timers_that_name_no_task_too);
     RUN(the_ends_of_time_are_ordinary_deadlines);
     RUN(a_periodic_timer_goes_on_and_leaves_out_what_is_past);
+    RUN(timers_are_looked_for_and_taken_by_what_they_are);
     RUN(forgotten_timers_can_be_stopped_and_started);
     RUN(random_use_agrees_with_a_plain_array);
     RUN(a_heap_that_cannot_grow_refuses_and_stays_whole);
