@@ -194,7 +194,12 @@ def body():
         pygo.sleep(1000)
 launch(body)
 """,
-    "in to_thread": "launch(lambda: pygo.to_thread(time.sleep, 0.01))",
+    "in to_thread": """
+inside = pygo.WaitGroup()
+inside.add(4)
+launch(lambda: pygo.to_thread(lambda: (inside.done(), time.sleep(0.01))))
+inside.wait(timeout=25)
+""",
     "in call_on_stack": "launch(lambda: pygo.call_on_stack(1 << 20, pygo.Channel().recv))",
     "in a C callback": """
 compare_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
