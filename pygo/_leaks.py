@@ -1,6 +1,6 @@
 """Tasks that nothing can wake any more: `pygo.runtime.leaked_tasks`.
 
-Suspects are the tasks parked without a deadline. All else that is alive is a root: modules, the frames of threads and
+Suspects are the tasks parked without a deadline, those of bubbles excepted: a bubble finds out itself. All else that is alive is a root: modules, the frames of threads and
 of other tasks, pending timers, and every object with more references than the objects known to the collector account
 for (somebody unseen holds it: C code, the evaluation stack of a frame). What a suspect's own frames hold is exempt from
 that last rule, or each suspect would keep its own channel reachable. From the roots everything reachable is marked; a
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from types import CellType, FrameType, FunctionType
 from typing import Any
 
-from pygo._native import Case, Task, _timer_channels, all_tasks
+from pygo._native import Case, Task, _Bubble, _timer_channels, all_tasks
 
 OPTIMIZED = 0x1  # a code flag: the frame's locals are not a namespace of their own
 OWN_REFERENCES = 3  # while _unexplained counts: its list, its variable, getrefcount's argument
@@ -129,6 +129,8 @@ def _can_go_on(suspect: _Suspect, marks: _Marks, hopeless: set[int]) -> bool:
         if isinstance(value, Task):
             if id(value) not in hopeless:
                 return True
+        elif isinstance(value, _Bubble):
+            return True
         elif value is not None and value in marks:
             return True
     return False
@@ -155,7 +157,7 @@ def _hopeless(suspects: list[_Suspect], objects: list[Any], tasks: list[Task[Any
 
 
 def _endless_waits(tasks: Iterable[Task[Any]]) -> list[tuple[Task[Any], int]]:
-    return [(task, wait) for task in tasks if (wait := task._endless_wait) is not None]
+    return [(task, wait) for task in tasks if not task._bubble and (wait := task._endless_wait) is not None]
 
 
 def _look(waits: list[tuple[Task[Any], int]]) -> list[tuple[Task[Any], int]]:

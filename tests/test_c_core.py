@@ -38,6 +38,7 @@ PROGRAMS = {
     "test_sched": ALL_FLOORS,
     "test_chan": ALL_FLOORS,
     "test_mutex": ALL_FLOORS,
+    "test_bubble": ALL_FLOORS,
 }
 SWITCHING = ("test_switch", "test_stack", "test_sched", "test_chan", "test_mutex")
 QUEUEING = ("test_runq", "test_sched", "test_chan", "test_mutex")
@@ -367,6 +368,33 @@ MUTATIONS = [
         "test_chan",
         "select_delivers_every_value_once",
         "",
+    ),
+    Mutation(
+        "notified_tasks_counted_as_idle",
+        "objects/task.c",
+        "pg_task_stirred(task);",
+        "if (won) pg_task_stirred(task);",
+        "test_bubble",
+        "the_clock_stands_still_while_anybody_runs",
+        "",
+    ),
+    Mutation(
+        "task_woken_before_it_is_idle_counted_as_idle",
+        "sched/bubble.c",
+        "if (pg_load_acquire(&fiber->task->state) == PG_TASK_NOTIFIED) stirred(fiber->task); /* B3 */",
+        "",
+        "test_bubble",
+        "who_is_woken_before_it_is_idle_goes_on",
+        "test_bubble.c:",
+    ),
+    Mutation(
+        "waits_for_outside_counted_as_idle",
+        "sched/bubble.c",
+        "if (!fiber->durable) return;",
+        "",
+        "test_bubble",
+        "the_clock_waits_for_what_comes_from_outside",
+        "test_bubble.c:",
     ),
     Mutation(
         "mutex_freed_before_its_waiter",

@@ -680,6 +680,8 @@ class TestFromOutside:
         task = pygo.spawn(gate.recv)
         lock.acquire()
         group.add()
+        rw = sync.RWLock()
+        rw.write.acquire()
 
         def in_condition() -> None:
             with condition:
@@ -695,6 +697,8 @@ class TestFromOutside:
             (semaphore.acquire, semaphore.release),
             (queue.get, lambda: queue.put(1)),
             (in_condition, notify),
+            (rw.read.acquire, rw.write.release),
+            (rw.write.acquire, rw.read.release),
             (group.wait, group.done),
             (future.result, lambda: future.set_result(1)),
             (lambda: barrier.wait(), lambda: barrier.wait()),
@@ -971,6 +975,26 @@ class TestOtherObjects:
 
 
 class TestDeadlock:
+    def test_tasks_of_bubbles_and_who_waits_for_them_are_not_leaked(self, workers: int) -> None:
+        ch, gate = pygo.Channel[int](), pygo.Channel[int]()
+
+        def main() -> None:
+            timer = pygo.Timer(5)
+            pygo.spawn(channel_of(timer).recv)
+            outside(lambda: None).join()
+            settle()
+            assert gate.recv() == 1
+            ch.send(1)
+            pygo.sleep(5)
+
+        task = pygo.spawn(bubble, main)
+        waiter = pygo.spawn(ch.recv)
+        testing.wait_until_blocked(gate, receivers=1)
+        assert pygo.runtime.leaked_tasks() == []
+        gate.send(1)
+        assert waiter.join() == 1
+        task.join()
+
     def test_the_root_is_blocked(self, workers: int) -> None:
         with pytest.raises(pygo.DeadlockError, match="all tasks are blocked") as caught:
             bubble(pygo.select)

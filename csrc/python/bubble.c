@@ -36,10 +36,12 @@ static bool advance(BubbleObject *self)
 {
     pg_nanos next, target = pg_timers_earliest(&self->core.timers, has_end);
     if (target == PG_FOREVER) return false;
-    while ((next = pg_load_seqcst(&self->core.timers.next_deadline)) <= target) {
+    do { /* a delivery may run any code, in a collection of garbage, so look who runs at each step */
+        next = pg_load_seqcst(&self->core.timers.next_deadline);
+        if (next > target) break;
         if (next > pg_load_relaxed(&self->core.now)) pg_store_relaxed(&self->core.now, next);
         fire(self);
-    }
+    } while (!pg_bubble_is_busy(&self->core));
     return true;
 }
 
@@ -75,7 +77,7 @@ static void call_steward(pg_bubble *core)
     BubbleObject *self = pg_container_of(core, BubbleObject, core);
     Py_INCREF(self);
     pg_task_init(&self->steward, steward_run);
-    pg_sched_enqueue(&self->steward);
+    pg_sched_spawn(&self->steward); /* counted like any other, for it will be counted when it ends */
 }
 
 BubbleObject *bubble_current(void)

@@ -156,6 +156,14 @@ enum pg_bubble_state pg_bubble_look(pg_bubble *bubble)
     return busy ? PG_BUBBLE_BUSY : waiter != NULL ? PG_BUBBLE_WOKEN : PG_BUBBLE_IDLE;
 }
 
+bool pg_bubble_is_busy(pg_bubble *bubble)
+{
+    pg_lock_acquire(&bubble->lock);
+    bool busy = bubble->running > 0;
+    pg_lock_release(&bubble->lock);
+    return busy;
+}
+
 bool pg_bubble_retire(pg_bubble *bubble)
 {
     pg_lock_acquire(&bubble->lock);

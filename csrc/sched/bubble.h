@@ -83,6 +83,7 @@ enum pg_bubble_state {
     PG_BUBBLE_IDLE,
 };
 enum pg_bubble_state pg_bubble_look(pg_bubble *bubble);
+bool pg_bubble_is_busy(pg_bubble *bubble);
 /* There is nothing left to do: false when somebody runs again, else the steward is through. */
 bool pg_bubble_retire(pg_bubble *bubble);
 /* In a fork's child: the surviving task, if it is in a bubble, is the only one there. */

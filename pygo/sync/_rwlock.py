@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from types import TracebackType
 
-from pygo._native import Event, _mutex
+from pygo._native import Event, _birthplace, _made_in, _mutex
 
 
 class _View:
@@ -35,7 +35,7 @@ class _View:
                 return True
             if not blocking:
                 return False
-            waiter = Event()
+            waiter: Event = _made_in(whole._birthplace, Event)
             self._waiting[waiter] = None
         try:
             granted = waiter.wait(None if timeout == -1 else timeout)
@@ -120,6 +120,7 @@ class RWLock:
     """
 
     def __init__(self) -> None:
+        self._birthplace = _birthplace()
         self._mutex = _mutex()
         self.read = _ReadView(self, "reading")
         self.write = _WriteView(self, "writing")
