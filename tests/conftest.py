@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import os
 import sys
@@ -12,12 +13,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers import SWITCH_INTERVAL
 
 import pygo
 
 WORKER_COUNTS = tuple(map(int, os.environ.get("PYGO_TEST_WORKERS", "1,2,4,16").split(",")))
 COUNTS = ("live", "ready", "parked", "blocked", "timers")
-SEEDS = range(1, 1 + int(os.environ.get("PYGO_TEST_SEEDS", "3")))
+
+
+def _seeds(text: str) -> range:
+    """`20`: the first twenty. `4-7`: these four."""
+    first, _, last = text.rpartition("-")
+    return range(int(first or 1), int(last) + 1)
+
+
+SEEDS = _seeds(os.environ.get("PYGO_TEST_SEEDS", "3"))
+
+
+PORTED = ("test_go_*", "test_*_cpython", "test_deadlock")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is ported, for `pytest -m ported`."""
+    for item in items:
+        if any(fnmatch.fnmatchcase(item.path.stem, pattern) for pattern in PORTED):
+            item.add_marker("ported")
 
 
 def pytest_collection_finish() -> None:
@@ -35,9 +55,19 @@ def workers(request: pytest.FixtureRequest) -> Iterator[int]:
     pygo.runtime.set_workers(before)
 
 
-@pytest.fixture(params=[None, 1e-6], ids=["usual-switching", "hasty-switching"])
+if SWITCH_INTERVAL is not None:
+    sys.setswitchinterval(SWITCH_INTERVAL)
+
+
+INTERVALS = {"usual-switching": None, "hasty-switching": 1e-6} if SWITCH_INTERVAL is None else {"": SWITCH_INTERVAL}
+
+
+@pytest.fixture(params=INTERVALS.values(), ids=list(INTERVALS))
 def switch_interval(request: pytest.FixtureRequest) -> Iterator[float]:
-    """Run the test at the interpreter's usual interval between switches of threads, and at a microsecond."""
+    """Run the test at the interpreter's usual interval between switches of threads, and at a microsecond.
+
+    With PYGO_TEST_SWITCH_INTERVAL all tests run at that one, and these, too.
+    """
     before = sys.getswitchinterval()
     sys.setswitchinterval(request.param or before)
     yield sys.getswitchinterval()
@@ -101,12 +131,15 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]:
     monkeypatch.setattr(threading, "excepthook", record.thread_failed)
     yield record
     gc.collect()
+    waited = False
     deadline = time.monotonic() + 10.0
     while _exceeds(after := _counts(), before):
         if time.monotonic() > deadline:
             pygo.runtime.dump()
             pytest.fail(f"left behind: counts {after}, before the test {before}; {pygo.all_tasks()[:20]}")
         time.sleep(0.001)
-    gc.collect()
+        waited = True
+    if waited:
+        gc.collect()  # what has ended only now may have left a failure in a cycle
     problems = [f"task {name}: {text}" for name, text in record.tasks] + record.unraisable + record.threads
     assert not problems, "unexpected reports:\n" + "\n".join(problems)

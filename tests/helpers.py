@@ -26,6 +26,8 @@ HANG = 30.0
 
 # PYGO_LONG_TESTS=1 runs the ported programs at the size of their originals, which takes many minutes.
 LONG_TESTS = os.environ.get("PYGO_LONG_TESTS", "0") not in ("", "0")
+# PYGO_TEST_SWITCH_INTERVAL=1e-6 has every test, and the programs that it runs, at that sys.setswitchinterval().
+SWITCH_INTERVAL = float(text) if (text := os.environ.get("PYGO_TEST_SWITCH_INTERVAL")) else None
 PROGRAM_LIMIT = 20 * HANG if LONG_TESTS else HANG
 
 
@@ -167,7 +169,10 @@ class Program:
     def __init__(self, source: str, *args: str, env: dict[str, str] | None = None, options: tuple[str, ...] = ()):
         self._directory = tempfile.TemporaryDirectory(prefix="pygo-test-")
         path = Path(self._directory.name) / "program.py"
-        path.write_text(textwrap.dedent(source))
+        text = textwrap.dedent(source)
+        if SWITCH_INTERVAL is not None:  # in front of the first line, so that those that follow keep their numbers
+            text = f"import sys; sys.setswitchinterval({SWITCH_INTERVAL!r}); {text}"
+        path.write_text(text)
         environment = dict(os.environ, PYTHONPATH=str(Path(pygo.__file__).parent.parent), PYTHONUNBUFFERED="1")
         environment.update(env or {})
         self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 #include "sched/sched.h"
 
 #include <fenv.h>
+#include <malloc.h>
 #include <string.h>
 
 #include "sync/chan.h"
@@ -536,6 +537,11 @@ static void wait_for_many_stacks(void)
     FILE *statm = fopen("/proc/self/statm", "r");
     CHECK(statm != NULL && fscanf(statm, "%ld", &pages) == 1);
     fclose(statm);
+    /* The tasks' own records must be had even when their stacks have taken everything. */
+    CHECK(mallopt(M_TRIM_THRESHOLD, 1 << 30) == 1);
+    void *held[2000];
+    for (int i = 0; i < 2000; i++) CHECK((held[i] = malloc(sizeof(job))) != NULL);
+    for (int i = 0; i < 2000; i++) free(held[i]);
     limit.rlim_cur = limit.rlim_max = (rlim_t)pages * pg_page_size() + (64 << 20);
     CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
     CHECK_EQ(pg_sched_init(NULL, 2, false), PG_OK);
