@@ -1,10 +1,11 @@
 """Tasks that nothing can wake any more: `pygo.runtime.leaked_tasks`.
 
-Suspects are the tasks parked without a deadline, those of bubbles excepted: a bubble finds out itself. All else that is alive is a root: modules, the frames of threads and
-of other tasks, pending timers, and every object with more references than the objects known to the collector account
-for (somebody unseen holds it: C code, the evaluation stack of a frame). What a suspect's own frames hold is exempt from
-that last rule, or each suspect would keep its own channel reachable. From the roots everything reachable is marked; a
-suspect whose wait objects are marked can be woken, so its frames become roots in turn, until nothing changes.
+Suspects are the tasks parked without a deadline, but those of bubbles, which find out themselves. All else alive is a
+root: modules, the frames of threads and of other tasks, pending timers, and every object with more references than
+the objects known to the collector account for (somebody unseen holds it: C code, the evaluation stack of a frame). What
+a suspect's own frames hold is exempt from that last rule, or each suspect would keep its own channel reachable. From
+the roots everything reachable is marked; a suspect whose wait objects are marked can be woken, so its frames become
+roots in turn, until nothing changes.
 
 Rejected: `gc.get_referrers` (quadratic), and marking through handles of suspects (a handle does not give its arguments
 away).
@@ -129,9 +130,7 @@ def _can_go_on(suspect: _Suspect, marks: _Marks, hopeless: set[int]) -> bool:
         if isinstance(value, Task):
             if id(value) not in hopeless:
                 return True
-        elif isinstance(value, _Bubble):
-            return True
-        elif value is not None and value in marks:
+        elif isinstance(value, _Bubble) or (value is not None and value in marks):
             return True
     return False
 

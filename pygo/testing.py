@@ -34,20 +34,22 @@ from pygo._native import (
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_real_sleep, _real_time = time.sleep, time.monotonic  # tests may put those of a bubble in their place
+
 _GENEROUS = 30.0  # seconds: longer than any correct wait takes on a busy machine
 
 
 def _poll(is_so: Callable[[], bool], timeout: float, what: Callable[[], str]) -> None:
     """Let others run until `is_so`. Raises `TimeoutError` with what() after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    deadline = _real_time() + timeout
     pause = 0.0
     while not is_so():
-        if time.monotonic() >= deadline:
+        if _real_time() >= deadline:
             raise TimeoutError(what())
         if current_task() is not None:
             yield_now()
         if _bubble():
-            time.sleep(pause)  # its clock is not to move for this
+            _real_sleep(pause)  # its clock is not to move for this
         else:
             sleep(pause)
         pause = min(0.005, pause * 2 or 0.00005)
@@ -234,7 +236,7 @@ def _end(this: _Bubble) -> None:
 
 
 def _raise_stuck(this: _Bubble, root: Task[Any], left: list[Task[Any]]) -> None:
-    now = time.monotonic()
+    now = _real_time()
     text = "".join(_report.describe(task, now) for task in left)
     failed = root.done() and root._failed and not root.cancelled()
     what = "the bubble's first task has ended, but others are blocked" if root.done() else "all tasks are blocked"

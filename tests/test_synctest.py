@@ -1340,6 +1340,25 @@ def test_a_test_can_be_marked(tmp_path: Path) -> None:
     assert now() == HOUR
 
 
+def test_code_that_uses_the_time_module_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/testing.md recommends; and helpers that look at the real time go on to do so."""
+    monkeypatch.setattr(time, "sleep", pygo.sleep)
+    monkeypatch.setattr(time, "monotonic", now)
+
+    def main() -> float:
+        start = time.monotonic()
+        time.sleep(HOUR)
+        ch = pygo.Channel[int]()
+        task = pygo.spawn(ch.recv)
+        testing.wait_until_blocked(task)
+        ch.send(1)
+        return time.monotonic() - start
+
+    assert bubble(main) == HOUR
+    time.sleep(0.001)
+    assert time.monotonic() > 0
+
+
 @pytest.mark.pygo_bubble
 class TestAMarkedClass:
     def test_its_methods_are_bubbled(self) -> None:
