@@ -37,6 +37,10 @@ class ConditionAsRLockTests(lock_tests.RLockTests):  # type: ignore[misc]
         """Condition does not expose it, neither there nor here."""
         assert not hasattr(sync.Condition(), "_recursion_count")
 
+    def test_constructor_noargs(self) -> None:
+        """Condition has arguments."""
+        assert sync.Condition(lock=sync.RLock())
+
 
 ConditionAsRLockTests.__test__ = False  # only what is made of it below
 lock_tests.ConditionAsRLockTests = ConditionAsRLockTests  # where the cases are looked up

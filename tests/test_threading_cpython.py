@@ -40,7 +40,7 @@ LEFT_OUT: dict[str, list[str]] = {
     ],
     "tasks end with the main thread, as in Go": [
         "ThreadTests.test_join_nondaemon_on_shutdown",
-        "ThreadTests.test_keyboard_interrupt_during_threading_shutdown",
+        "ThreadingExceptionTests.test_keyboard_interrupt_during_threading_shutdown",
         "ThreadJoinOnShutdown.test_1_join_on_shutdown",
         "ThreadJoinOnShutdown.test_2_join_in_forked_process",
         "ThreadJoinOnShutdown.test_3_join_in_forked_from_thread",
@@ -78,6 +78,8 @@ LEFT_OUT: dict[str, list[str]] = {
         "ThreadTests.test_shutdown_locks",
         "ThreadTests.test_start_new_thread_*",
         "ThreadTests.test_tstate_lock",
+        "ThreadTests.test_PyThreadState_SetAsyncExc_interrupts_sleep",
+        "ThreadingExceptionTests.test_dummy_thread_on_interpreter_shutdown",
     ],
     "a task that the child of a fork does not have stays for it as it was": [
         "ThreadTests.test_is_alive_after_fork",
@@ -86,6 +88,10 @@ LEFT_OUT: dict[str, list[str]] = {
         "ExceptHookTests.*",
         "ThreadingExceptionTests.test_print_exception",
         "ThreadingExceptionTests.test_print_exception_stderr_is_none_1",
+    ],
+    "at the very end of the interpreter a wait raises `RuntimeError`, which has its own tests, in `tests/test_exit.py`": [
+        "ThreadTests.test_join_daemon_thread_in_finalization",
+        "ThreadTests.test_acquire_daemon_thread_lock_in_finalization",
     ],
     "subinterpreters are refused": [
         "SubinterpThreadingTests.*",
