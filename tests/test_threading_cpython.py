@@ -89,7 +89,7 @@ LEFT_OUT: dict[str, list[str]] = {
         "ThreadingExceptionTests.test_print_exception",
         "ThreadingExceptionTests.test_print_exception_stderr_is_none_1",
     ],
-    "at the very end of the interpreter a wait raises `RuntimeError`, which has its own tests, in `tests/test_exit.py`": [
+    "at the end of the interpreter a wait raises `RuntimeError`: `tests/test_exit.py`": [
         "ThreadTests.test_join_daemon_thread_in_finalization",
         "ThreadTests.test_acquire_daemon_thread_lock_in_finalization",
     ],
