@@ -52,7 +52,7 @@ static bool is_parked_for_ever(pg_thread *thread)
 static int count_harmless(void)
 {
     pg_sched *sched = &pg_the_sched;
-    int count = 1 + pg_load_relaxed(&sched->thread_count) + sched->monitor_started;
+    int count = 1 + pg_load_relaxed(&sched->thread_count) + pg_load_relaxed(&sched->monitor_started);
     for (pg_node *node = sched->threads.next; node != &sched->threads; node = node->next) {
         pg_thread *thread = pg_container_of(node, pg_thread, link);
         if (!thread->is_main) count += is_parked_for_ever(thread);
@@ -65,7 +65,7 @@ bool pg_tasks_rest(int *harmless)
     pg_sched *sched = &pg_the_sched;
     if (pg_load_seqcst(&sched->outside) > 0 || pg_load_seqcst(&sched->timers.next_deadline) != PG_FOREVER) return false;
     pg_lock_acquire(&sched->lock);
-    bool rest = !pg_load_relaxed(&sched->stopping) && workers_rest();
+    bool rest = !pg_load_relaxed(&sched->stopping) && !pg_load_relaxed(&sched->short_of_threads) && workers_rest();
     if (rest) *harmless = count_harmless();
     pg_lock_release(&sched->lock);
     return rest;

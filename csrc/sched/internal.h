@@ -25,6 +25,7 @@ enum {
 /* A signal that comes just before main sleeps wakes nobody: main looks again after so long, then ever less often; for
  * deadlock, too. */
 #define PG_SIGNAL_SLICE (PG_SECOND / 20)
+#define PG_RETRY_EVERY ((pg_nanos)5000000)    /* what the system has refused is asked for again */
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -145,7 +146,8 @@ typedef struct pg_sched {
     atomic_uint stale_every, stale_count; /* for tests: see pg_sched_inject_stale_wakes */
     _Atomic uint64_t seed;       /* see pg_sched_set_seed */
     _Atomic uint64_t drawn;      /* one stream for all workers: tasks may wander among them */
-    bool monitor_started;     /* lock */
+    atomic_bool monitor_started; /* written under lock */
+    atomic_bool short_of_threads; /* likewise: the last one could not be started, or the monitor not yet */
     _Atomic pg_nanos coarse_now;
     _Atomic uint64_t handoffs, foreign_spawned;
 
@@ -223,6 +225,9 @@ void pg_trace(pg_nanos now);                           /* likewise */
 /* monitor.c */
 void pg_monitor_wake(void);
 void pg_monitor_start_locked(void);
+/* The system has refused a thread, and there is not even a monitor to try again: then whoever rests or waits does. */
+bool pg_threads_lacking(void);
+void pg_threads_retry(void);
 
 static inline pg_worker *pg_worker_of_thread(void)
 {

@@ -144,7 +144,8 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     pg_store_relaxed(&sched->turns, 0);
     pg_store_relaxed(&sched->stopping, false);
     pg_store_relaxed(&sched->timekeeper, NULL);
-    sched->monitor_started = false;
+    pg_store_relaxed(&sched->monitor_started, false);
+    pg_store_relaxed(&sched->short_of_threads, false);
     pg_store_relaxed(&sched->monitor_word, 1);
     pg_store_relaxed(&sched->monitor_round, 0);
     pg_store_relaxed(&sched->watcher, NULL);

@@ -22,7 +22,6 @@ enum {
 #define COMPUTING_TOO_LONG_SEEDED PG_SECOND
 #define WAITING_TOO_LONG ((pg_nanos)20000000)
 #define SCAVENGE_EVERY PG_SECOND
-#define RETRY_EVERY ((pg_nanos)5000000)
 
 typedef struct look {
     bool holders, outside, lost;
@@ -99,7 +98,7 @@ static void sleep_until_permit(pg_nanos limit)
 static void retry_starved(pg_nanos now, pg_nanos *retried)
 {
     pg_sched *sched = &pg_the_sched;
-    if (PG_LIKELY(pg_load_relaxed(&sched->no_stack.count) == 0) || now - *retried < RETRY_EVERY) return;
+    if (PG_LIKELY(pg_load_relaxed(&sched->no_stack.count) == 0) || now - *retried < PG_RETRY_EVERY) return;
     *retried = now;
     for (size_t i = pg_load_relaxed(&sched->free_count) + 1; i > 0; i--) {
         pg_task *task;
@@ -108,11 +107,12 @@ static void retry_starved(pg_nanos now, pg_nanos *retried)
     }
 }
 
-/* What may be left to do without holders: starved tasks, a worker that lost its permit, stacks to give back. */
+/* What may be left to do without holders: a thread to start, starved tasks, a worker that lost its permit, stacks to give back. */
 static pg_nanos quiet_patience(const look *seen)
 {
     pg_nanos trace = pg_load_relaxed(&pg_the_sched.trace_interval), patience = PG_FOREVER;
-    if (pg_load_relaxed(&pg_the_sched.no_stack.count) > 0) patience = RETRY_EVERY;
+    bool starved = pg_load_relaxed(&pg_the_sched.no_stack.count) > 0;
+    if (starved || pg_load_relaxed(&pg_the_sched.short_of_threads)) patience = PG_RETRY_EVERY;
     else if (seen->lost) patience = LOOK_LOST;
     else if (pg_fibers_may_fade()) patience = SCAVENGE_EVERY;
     return trace > 0 && trace < patience ? trace : patience;
@@ -134,7 +134,7 @@ static void monitor_main(void *unused)
         pg_expire_timers(now);
         look seen = look_at_all(now);
         retry_starved(now, &retried);
-        if (pg_load_relaxed(&sched->inject.count) > 0) pg_wake_if_free(); /* after a failed thread start */
+        if (pg_load_relaxed(&sched->short_of_threads)) pg_wake_if_free();
         if (now - scavenged > SCAVENGE_EVERY) {
             pg_fibers_scavenge();
             scavenged = now;
@@ -168,8 +168,24 @@ void pg_monitor_wake(void)
 void pg_monitor_start_locked(void)
 {
     pg_sched *sched = &pg_the_sched;
-    if (sched->monitor_started) return;
+    if (pg_load_relaxed(&sched->monitor_started)) return;
     pg_store_seqcst(&sched->monitor_word, 1);
-    /* Failing, the next worker thread tries again; tasks run meanwhile, only nobody rescues them from blocking calls. */
-    sched->monitor_started = pg_os_thread_start(monitor_main, NULL, "pygo-monitor") == PG_OK;
+    bool started = pg_os_thread_start(monitor_main, NULL, "pygo-monitor") == PG_OK;
+    pg_store_relaxed(&sched->monitor_started, started);
+    if (!started) pg_store_relaxed(&sched->short_of_threads, true);
+}
+
+bool pg_threads_lacking(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    return PG_UNLIKELY(pg_load_relaxed(&sched->short_of_threads)) && !pg_load_relaxed(&sched->monitor_started);
+}
+
+void pg_threads_retry(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_lock_acquire(&sched->lock);
+    pg_monitor_start_locked();
+    pg_lock_release(&sched->lock);
+    pg_wake_if_free();
 }

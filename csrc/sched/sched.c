@@ -581,13 +581,15 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     }
     while (is_waited_for(state) && outcome == PG_OK) {
         pg_nanos until = deadline;
-        if (thread->is_main) {
-            pg_nanos look = pg_now() + thread->slice;
+        bool lacking = pg_threads_lacking();
+        if (thread->is_main || lacking) {
+            pg_nanos look = pg_now() + (lacking ? PG_RETRY_EVERY : thread->slice);
             if (look < until) until = look;
         }
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
+        if (lacking) pg_threads_retry();
         if (outcome == PG_ETIMEDOUT && until != deadline) {
-            outcome = PG_EINTERRUPTED;
+            outcome = thread->is_main ? PG_EINTERRUPTED : PG_OK;
             if (thread->slice < SLICES * pg_load_relaxed(&pg_the_sched.signal_slice)) thread->slice *= 2;
         }
     }

@@ -155,6 +155,7 @@ static void undo_prepare(pg_worker *worker)
     pg_add_seqcst(&pg_the_sched.searching, -1);
     pg_add_seqcst(&pg_the_sched.permits_free, 1);
     pg_add_relaxed(&pg_the_sched.thread_count, -1);
+    pg_store_relaxed(&pg_the_sched.short_of_threads, true);
     pg_lock_release(&pg_the_sched.lock);
 }
 
@@ -173,9 +174,10 @@ void pg_wake_one(void)
     pg_lock_release(&sched->lock);
     wake(worker);
     if (fresh == NULL) return;
-    /* Out of threads the task stays queued; the monitor and every later spawn try again. */
+    /* Out of threads the task stays queued; the monitor tries again, and so does whoever makes another one ready. */
     if (pg_os_thread_start(pg_worker_main, fresh, "pygo-worker") != PG_OK) undo_prepare(fresh);
-    else pg_monitor_wake();
+    else if (pg_load_relaxed(&sched->monitor_started)) pg_store_relaxed(&sched->short_of_threads, false);
+    pg_monitor_wake();
 }
 
 void pg_worker_notify(pg_worker *worker)
@@ -434,6 +436,10 @@ static bool rest(pg_worker *worker)
         /* While permits are all in use their holders and the monitor look at timers; a due one must not make us spin. */
         bool keeper = pg_load_seqcst(&sched->timekeeper) == worker && pg_load_seqcst(&sched->permits_free) > 0;
         if (keeper && timer < until) until = timer;
+        if (pg_threads_lacking()) {
+            pg_threads_retry();
+            if (pg_now() + PG_RETRY_EVERY < until) until = pg_now() + PG_RETRY_EVERY;
+        }
         int outcome = pg_futex_wait(&worker->granted, 0, until);
         if (outcome == PG_ETIMEDOUT && surplus && pg_now() >= retire_at) {
             if (retire(worker)) return false;
