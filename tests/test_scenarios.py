@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import ctypes
 import functools
 import gc
@@ -13,10 +14,14 @@ import math
 import os
 import platform
 import random
+import re
 import select as select_module
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import warnings
@@ -26,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import edge_programs
 import pytest
 from helpers import (
     HANG,
@@ -39,7 +45,9 @@ from helpers import (
 )
 
 import pygo
-from pygo import _extension
+import pygo.context
+import pygo.sync
+from pygo import _extension, testing
 
 PAIRS = 2500  # Per edge and worker count: 10,000 over the four counts.
 
@@ -1316,3 +1324,329 @@ def test_a_move_changes_the_os_thread_but_not_the_task() -> None:
         return move_to_another_thread() and pygo.current_task() is task
 
     assert in_task(body)
+
+
+@pytest.mark.parametrize("capacity", [0, 1])
+def test_select_against_close_send_timeout_cancel(capacity: int, workers: int) -> None:
+    """7. Receivers and senders are cancelled in the midst of it: what was sent has been received, or stands there."""
+    for turn in range(25):
+        ch: pygo.Channel[tuple[int, int]] = pygo.Channel(capacity)
+        sent, got = [], []
+
+        def sender(slot: int, ch: Any = ch, sent: list[Any] = sent) -> None:
+            for number in itertools.count():
+                with contextlib.suppress(TimeoutError):
+                    if number % 2:
+                        ch.send((slot, number), timeout=0.0002)
+                    else:
+                        pygo.select(pygo.send(ch, (slot, number)), pygo.recv(None), timeout=0.0003)
+                    sent.append((slot, number))
+
+        def receiver(slot: int, ch: Any = ch, got: list[Any] = got) -> None:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    _, value, ok = pygo.select(pygo.recv(ch), timeout=0.0002) if slot % 2 else (0, *ch.recv_ok())
+                    if not ok:
+                        return
+                    assert value is not None
+                    got.append(value)
+
+        tasks = [pygo.spawn(body, slot) for slot in range(4) for body in (sender, receiver)]
+        rng = random.Random(turn)
+        pygo.sleep(rng.random() * 0.003)
+        rng.shuffle(tasks)
+        for task in tasks[:4]:
+            task.cancel()
+            pygo.sleep(rng.random() * 0.0003)
+        ch.close()
+        for task in tasks:
+            with contextlib.suppress(pygo.TaskCancelled, pygo.ChannelClosed):
+                task.join(timeout=HANG)
+        while len(ch):
+            got.append(ch.recv())
+        assert sorted(sent) == sorted(got)
+        assert ch.waiting_receivers == ch.waiting_senders == 0
+
+
+def test_select_is_replayable() -> None:
+    """9. Under one seed the choices among ready cases are the same each time, under many they differ."""
+
+    def choices() -> tuple[int, ...]:
+        chs = [pygo.Channel[int](64) for _ in range(3)]
+        for ch in chs:
+            for number in range(64):
+                ch.send(number)
+        return tuple(pygo.select(*map(pygo.recv, chs)).index for _ in range(64))
+
+    def under(seed: int) -> tuple[int, ...]:
+        with testing.seeded(seed):
+            return in_task(choices)
+
+    assert [under(seed) for seed in range(8)] == [under(seed) for seed in range(8)]
+    assert len({under(seed) for seed in range(8)}) == 8
+
+
+class TestReregisterAfterLosing:
+    """10. Whoever is woken and finds that another was quicker waits on, and is woken again."""
+
+    def test_reregister_after_losing_an_item(self, workers: int) -> None:
+        for turn in range(100):
+            queue: Any = [pygo.sync.Queue, pygo.sync.SimpleQueue, pygo.sync.LifoQueue][turn % 3]()
+            getters = [pygo.spawn(queue.get, timeout=HANG) for _ in range(2)]
+            for getter in getters:
+                testing.wait_until_blocked(getter)
+            stolen = []
+            for number in range(3):
+                queue.put(number)
+                with contextlib.suppress(pygo.sync.Empty):
+                    stolen.append(queue.get_nowait())
+            for number in range(3, 3 + len(stolen)):
+                queue.put(number)
+            got = join_all(getters)
+            left = [queue.get_nowait() for _ in range(queue.qsize())]
+            assert sorted([*stolen, *got, *left]) == list(range(3 + len(stolen)))
+
+    def test_reregister_after_a_condition_is_false_again(self, workers: int) -> None:
+        for _ in range(100):
+            condition, tokens = pygo.sync.Condition(), [0]
+
+            def take(condition: Any = condition, tokens: list[int] = tokens) -> bool:
+                with condition:
+                    while not tokens[0]:
+                        if not condition.wait(timeout=HANG):
+                            return False
+                    tokens[0] -= 1
+                    return True
+
+            takers = [pygo.spawn(take) for _ in range(3)]
+            for taker in takers:
+                testing.wait_until_blocked(taker)
+            for _ in takers:
+                with condition:
+                    tokens[0] += 1
+                    condition.notify_all()
+            assert join_all(takers) == [True] * 3
+            assert tokens == [0]
+
+    def test_an_event_set_cleared_and_set_wakes_its_waiters(self, workers: int) -> None:
+        for _ in range(100):
+            event, turns = pygo.sync.Event(), [0]
+
+            def wait(event: Any = event, turns: list[int] = turns) -> int:
+                while not turns[0]:
+                    assert event.wait(timeout=HANG)
+                    pygo.yield_now()
+                return turns[0]
+
+            waiters = [pygo.spawn(wait) for _ in range(3)]
+            for waiter in waiters:
+                testing.wait_until_blocked(waiter)
+            event.set()
+            event.clear()
+            if workers > 2:
+                pygo.yield_now()
+            turns[0] = 1
+            event.set()
+            assert join_all(waiters) == [1] * 3
+
+
+@pytest.mark.parametrize("ends", ["timeout", "cancel"])
+def test_semaphore_front_timeout(ends: str, workers: int) -> None:
+    """11. The small waiter behind a large one gets its permits when that gives up; nobody need release anything."""
+    for _ in range(40):
+        semaphore = pygo.sync.WeightedSemaphore(4)
+        semaphore.acquire(2)
+        large = pygo.spawn(semaphore.acquire, 4, timeout=0.002 if ends == "timeout" else None)
+        wait_until(lambda large=large: large.state == "waiting" or large.done())
+        small = [pygo.spawn(semaphore.acquire, 1, timeout=HANG) for _ in range(2)]
+        if ends == "cancel":
+            for one in small:
+                testing.wait_until_blocked(one)
+            large.cancel()
+        assert join_all(small) == [True, True]
+        if ends == "cancel":
+            with pytest.raises(pygo.TaskCancelled):
+                large.join(timeout=HANG)
+        else:
+            assert large.join(timeout=HANG) is False
+        semaphore.release(4)
+        assert semaphore.try_acquire(4) and not semaphore.try_acquire(1)
+
+
+class TestStoppedTimerIsGone:
+    """13. After a stop that was in time nothing arrives, nothing is kept, and nothing keeps the program."""
+
+    def test_stopped_timer_is_gone_however_many_race(self, workers: int) -> None:
+        for turn in range(60):
+            fired: list[int] = []
+            timer = pygo.Timer(0.0002 * (turn % 5), lambda fired=fired: fired.append(1))
+            stops = join_all([pygo.spawn(timer.stop) for _ in range(8)])
+            assert sum(stops) <= 1
+            pygo.sleep(0.002 if sum(stops) else 0)
+            if not sum(stops):
+                wait_until(lambda fired=fired: fired)
+            assert len(fired) == 1 - sum(stops)
+
+    def test_stopped_timer_is_gone_from_its_channel(self, workers: int) -> None:
+        for turn in range(60):
+            timer = pygo.Timer(0.0001 * (turn % 5))
+            channel = timer.channel
+            assert channel is not None
+            stopped = any(in_threads([timer.stop] * 4) if turn % 10 == 0 else join_all([pygo.spawn(timer.stop)] * 1))
+            assert stopped or turn % 5 >= 0
+            with pytest.raises(TimeoutError):
+                channel.recv(timeout=0.0015)
+
+    def test_stopped_timer_is_gone_with_its_graph(self) -> None:
+        class Held:
+            pass
+
+        held = Held()
+        gone = weakref.ref(held)
+        timer = pygo.Timer(1000, functools.partial(lambda held: None, held))
+        del held
+        assert gone() is not None and timer.stop()
+        del timer
+        assert gone() is None
+        assert pygo.runtime.stats().timers == 0
+
+    def test_stopped_timer_is_gone_and_so_is_the_program(self) -> None:
+        program = run_program(
+            """
+            import time, pygo
+            timers = [pygo.Timer(1000, print), pygo.Timer(1000), pygo.Ticker(1000)]
+            sleeper = pygo.spawn(timers[1].channel.recv)
+            assert all(timer.stop() for timer in timers)
+            print("end")
+            """,
+            timeout=10,
+        )
+        assert (program.code, program.out, program.err) == (0, "end\n", "")
+
+
+def test_child_context_misses_no_cancel(workers: int) -> None:
+    """14. Children, and children of theirs, that are made while the parent is cancelled have all ended with it."""
+    for turn in range(40):
+        root, cancel = pygo.context.with_cancel(pygo.context.background())
+        made: list[Any] = []
+        called = []
+
+        def make(turn: int = turn, root: Any = root, made: list[Any] = made, called: list[Any] = called) -> int:
+            for number in range(20):
+                child, _ = pygo.context.with_cancel(root)
+                grandchild, _ = pygo.context.with_timeout(pygo.context.with_value(child, 1, number), 1000)
+                pygo.context.after_func(grandchild, lambda: called.append(1))
+                made.extend((child, grandchild))
+                if number % 4 == turn % 4:
+                    pygo.yield_now()
+            return 20
+
+        makers = [pygo.spawn(make) for _ in range(4)]
+        for _ in range(turn % 4):
+            pygo.yield_now()
+        pygo.spawn(cancel).join(timeout=HANG)
+        assert all(one.err is not None for one in list(made))
+        calls = sum(join_all(makers))
+        assert all(isinstance(one.err, pygo.context.Canceled) and one.done.closed for one in made)
+        wait_until(lambda called=called, calls=calls: len(called) == calls)
+
+
+FAULTS = [
+    "futex wait EINTR",
+    "futex wait EAGAIN",
+    "futex wake EFAULT",
+    "pthread_create EAGAIN",
+    "mmap ENOMEM",
+    "munmap ENOMEM",
+    "madvise EINVAL",
+    "madvise ENOMEM",
+    "madvise EAGAIN",
+    "mprotect ENOMEM",
+    "nanosleep EINTR",
+    "open EMFILE",
+]
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes system calls fail, compiled."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        compiler = ["cc"]
+    target = tmp_path_factory.mktemp("shim") / "errno_shim.so"
+    source = Path(__file__).with_name("errno_shim.c")
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(target), "-ldl"], check=True)
+    return target
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_errno_matrix(fault: str, shim: Path) -> None:
+    """19. Every other system call of a kind fails, as its manual says it may: all goes on and ends as it should."""
+    rounds = {"open EMFILE": EMFILE_PROGRAM, "mprotect ENOMEM": MPROTECT_PROGRAM, "munmap ENOMEM": MUNMAP_PROGRAM}
+    program = run_program(
+        rounds.get(
+            fault, "import soak\nassert soak.main(['--seconds', '1000', '--rounds', '12', '--seed', '5']) == 0\n"
+        ),
+        env={
+            "FAULT": fault,
+            "LD_PRELOAD": str(shim),
+            "PYTHONPATH": os.pathsep.join([str(Path(pygo.__file__).parent.parent), str(Path(__file__).parent)]),
+            "PYGO_WORKERS": "4",
+        },
+        options=("-W", "ignore"),
+        timeout=100,
+    ).ok()
+    counts = re.findall(r"(\d+) faults", program.err)
+    assert counts and int(counts[0]) > 0, program
+
+
+# The main thread asks for its threads when it looks for a deadlock.
+EMFILE_PROGRAM = """
+import pygo
+for _ in range(3):
+    try:
+        pygo.Channel().recv()
+    except pygo.DeadlockError:
+        print("found")
+"""
+
+# Guards where the kernel knows no lightweight ones, or memory is locked.
+MPROTECT_PROGRAM = """
+import pygo
+ch = pygo.Channel()
+tasks = [pygo.spawn(ch.recv) for _ in range(300)]
+for number in range(300):
+    ch.send(number)
+assert sorted(task.join() for task in tasks) == list(range(300))
+assert pygo.runtime.stats().unguarded_stacks > 0
+"""
+
+MUNMAP_PROGRAM = """
+import pygo
+for _ in range(6):
+    assert pygo.call_on_stack(1 << 24, int, "3") == 3
+tasks = [pygo.Task(int, ("3",), stack_size=1 << 24) for _ in range(6)]
+assert [task.join() for task in tasks] == [3] * 6
+"""
+
+
+@pytest.mark.parametrize("place", ["fork()", "task(fork)", "thread(fork)"])
+def test_fork_at_any_moment(place: str) -> None:
+    """28. Fork beside tasks of every kind at once; the child runs something of everything, and so does its child."""
+    states = "\n".join(
+        f"exec({source!r}, dict(globals(), keep=[]))"
+        for name, source in edge_programs.STATES.items()
+        if name not in ("failing", "many workers come and go", "nothing was started", "running", "collecting")
+    )
+    program = run_program(
+        f"{edge_programs.PRELUDE}\n{states}\n"
+        "launch(lambda: [pygo.runtime.set_workers(random.randrange(1, 9)) for _ in pygo.Ticker(0.001).channel], 1)\n"
+        "for turn in range(3):\n"
+        "    some_time()\n"
+        f"    {place}\n"
+        "fork(lambda: (suite(), task(fork), thread(fork)))\n"
+        "print('end', flush=True)\n"
+        "os._exit(0)\n",
+        timeout=90,
+    ).ok()
+    assert (program.out, program.err) == ("end\n", "")
