@@ -14,7 +14,10 @@ class ChannelClosed(Error):
 
 
 class DeadlockError(Error):
-    """The main thread waits, and nothing can ever wake it. The message holds a dump of all tasks."""
+    """The main thread waits, and nothing can ever wake it. The message holds a dump of all tasks.
+
+    From `pygo.testing.bubble`: the tasks of the bubble wait, and nothing can ever wake them.
+    """
 
 
 class TaskCancelled(Error):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from pygo._errors import Error
-from pygo._native import Channel, Task, WaitGroup, _birthplace, _made_in, _now
+from pygo._native import Channel, Task, WaitGroup, _birthplace, _bubble, _made_in, _now
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +51,8 @@ class Future(Generic[_T]):
         self._settle((None, error))
 
     def _settle(self, outcome: tuple[_T | None, BaseException | None]) -> None:
+        if self._bubble not in (0, _bubble()):
+            raise RuntimeError("a future that belongs to a bubble is set from outside of it")
         if self._outcome.setdefault("it", outcome) is not outcome:  # atomic: one of several setters wins
             raise Error("the future has been set already")
         self._set.done()

@@ -650,6 +650,17 @@ class TestFromOutside:
         with pytest.raises(RuntimeError, match="belongs to a bubble, from outside of it"):
             act()
 
+    def test_a_future_of_a_bubble_is_not_set_from_outside(self) -> None:
+        def main() -> int:
+            future = pygo.Future[int]()
+            with pytest.raises(RuntimeError, match="from outside of it"):
+                in_thread(future.set_result, 1)
+            assert not future.done()
+            future.set_result(2)
+            return future.result()
+
+        assert bubble(main) == 2
+
     def test_a_notification_from_outside_is_refused(self, workers: int) -> None:
         def main() -> None:
             condition, woken = sync.Condition(), []
