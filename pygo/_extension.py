@@ -108,6 +108,11 @@ def set_signal_slice(seconds: float) -> None:
     _lib.pygo_set_signal_slice(int(seconds * 1e9))
 
 
+def set_scavenge_interval(seconds: float) -> None:
+    """For tests: how often memory of stacks is given back, and of tasks that wait for how long; 0 resets it."""
+    _lib.pygo_set_scavenge_interval(int(seconds * 1e9))
+
+
 def outside_add(change: int) -> None:
     """Raise (or lower again) the number of those who can wake tasks and whom the scheduler does not see.
 

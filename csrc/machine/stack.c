@@ -2,6 +2,7 @@
 #include "machine/stack.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "os/os.h"
 
@@ -20,6 +21,7 @@ enum {
     PROTECTED_LIMIT = 16 * 1024, /* an mprotect guard costs two mappings, of 65,530 by default (vm.max_map_count) */
     SMALL_PER_SLAB = 64,
     LARGE_PER_SLAB = 4,
+    WARM = 4,
 };
 
 #define SIZE_LIMIT ((size_t)1 << 40)
@@ -34,6 +36,9 @@ static struct {
     stack_class small, large; /* lock */
     size_t default_size;      /* lock; 0 means SMALL_DEFAULT */
     size_t guarded;           /* lock; stacks mapped with a guard */
+    pg_stack warm[WARM];      /* lock; oldest first, as is: */
+    size_t warm_count;
+    bool warm_used;           /* lock; since pg_stack_cool looked */
     pg_stack_stats stats;     /* lock */
 } cache;
 
@@ -190,6 +195,75 @@ void pg_stack_put(pg_stack *stack)
     pg_lock_release(&cache.lock);
 }
 
+/* ---- warm ones ---- */
+
+/* At most WARM, so moving them costs nothing. */
+static pg_stack take_warm(size_t at)
+{
+    pg_stack stack = cache.warm[at];
+    cache.warm_count--;
+    memmove(cache.warm + at, cache.warm + at + 1, (cache.warm_count - at) * sizeof stack);
+    return stack;
+}
+
+static bool suits(const pg_stack *stack, size_t size)
+{
+    return pg_stack_size(stack) >= size && (!stack->large || size > default_size_locked());
+}
+
+int pg_stack_get_warm(pg_stack *stack, size_t size)
+{
+    pg_lock_acquire(&cache.lock);
+    size_t at = cache.warm_count;
+    while (at > 0 && !suits(&cache.warm[at - 1], size)) at--;
+    if (at > 0) {
+        *stack = take_warm(at - 1);
+        cache.warm_used = true;
+        cache.stats.in_use++;
+    }
+    pg_lock_release(&cache.lock);
+    return at > 0 ? PG_OK : pg_stack_get(stack, size);
+}
+
+bool pg_stack_put_warm(pg_stack *stack)
+{
+    pg_stack oldest;
+    __asan_unpoison_memory_region(stack->base, pg_stack_size(stack));
+    pg_lock_acquire(&cache.lock);
+    bool full = cache.warm_count == WARM;
+    if (full) oldest = take_warm(0); /* counted as in use until it is put back below */
+    else cache.stats.in_use--;
+    cache.warm[cache.warm_count++] = *stack;
+    bool first = cache.warm_count == 1;
+    pg_lock_release(&cache.lock);
+    if (full) pg_stack_put(&oldest);
+    return first;
+}
+
+void pg_stack_cool(void)
+{
+    pg_stack stack;
+    pg_lock_acquire(&cache.lock);
+    bool used = cache.warm_used;
+    cache.warm_used = false;
+    while (!used && cache.warm_count > 0) {
+        stack = take_warm(cache.warm_count - 1);
+        cache.stats.in_use++;
+        pg_lock_release(&cache.lock);
+        pg_stack_put(&stack);
+        pg_lock_acquire(&cache.lock);
+    }
+    pg_lock_release(&cache.lock);
+}
+
+bool pg_stack_any_warm(void)
+{
+    pg_lock_acquire(&cache.lock);
+    bool any = cache.warm_count > 0;
+    pg_lock_release(&cache.lock);
+    return any;
+}
+
 void pg_stack_trim(pg_stack *stack, char *keep_from)
 {
     char *end = (char *)((uintptr_t)keep_from & ~(uintptr_t)(pg_page_size() - 1));
@@ -200,7 +274,7 @@ void pg_stack_read_stats(pg_stack_stats *stats)
 {
     pg_lock_acquire(&cache.lock);
     *stats = cache.stats;
-    stats->cached = cache.small.count + cache.large.count;
+    stats->cached = cache.small.count + cache.large.count + cache.warm_count;
     pg_lock_release(&cache.lock);
 }
 

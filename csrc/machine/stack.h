@@ -9,7 +9,8 @@
  * A stack costs address space and page tables until a page is touched; the kernel supplies pages as the stack grows
  * down. Nothing ever moves. Stacks of one class are cut from slabs, so that a stack is not a mapping of its own
  * (vm.max_map_count), and stay reserved when free; pages that a stack has touched below its top page are given back
- * when it returns to the cache (pg_stack_put), not on the hot path of a task that only used its top page.
+ * when it returns to the cache (pg_stack_put), not on the hot path of a task that only used its top page. Stacks for
+ * single calls come and go too quickly for that: the last few stay warm, as the call left them, until pg_stack_cool.
  *
  * Locks: the cache has one, short. Any thread may call any function.
  */
@@ -38,6 +39,14 @@ size_t pg_stack_default_size(void);
  * the system refuses. */
 int pg_stack_get(pg_stack *stack, size_t size);
 void pg_stack_put(pg_stack *stack);
+
+/* Likewise, from and to the few that are warm. */
+int pg_stack_get_warm(pg_stack *stack, size_t size);
+/* True: it is the first that is warm, so that somebody has to cool it. */
+bool pg_stack_put_warm(pg_stack *stack);
+/* Give back the memory of the warm ones unless one has been handed out since the last time. */
+void pg_stack_cool(void);
+bool pg_stack_any_warm(void);
 
 /* Give back the pages of a stack in use that lie below `keep_from`. */
 void pg_stack_trim(pg_stack *stack, char *keep_from);

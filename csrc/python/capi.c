@@ -45,6 +45,7 @@ void pygo_inject_stale_wakes(unsigned every) { pg_sched_inject_stale_wakes(every
 void pygo_hold_monitor(int on) { pg_sched_hold_monitor(on != 0); }
 void pygo_set_signal_slice(int64_t nanos) { pg_sched_set_signal_slice(nanos); }
 void pygo_outside_add(int change) { pg_sched_outside_add(change); }
+void pygo_set_scavenge_interval(int64_t nanos) { pg_sched_set_scavenge_interval(nanos); }
 int pygo_set_watchdog(int64_t nanos) { return pg_sched_set_watchdog(nanos); }
 void pygo_set_trace(int64_t nanos) { pg_sched_set_trace(nanos); }
 

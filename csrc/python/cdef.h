@@ -20,6 +20,7 @@ void pygo_inject_stale_wakes(unsigned every);
 void pygo_hold_monitor(int on);
 void pygo_set_signal_slice(int64_t nanos);
 void pygo_outside_add(int change);
+void pygo_set_scavenge_interval(int64_t nanos);
 int pygo_set_watchdog(int64_t nanos);
 void pygo_set_trace(int64_t nanos);
 int pygo_has_portable_switch(void);

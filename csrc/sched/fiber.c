@@ -4,7 +4,16 @@
  *      | pg_fiber | extra area of the layer above | C stack, growing down ...
  *
  * All of it shares the stack's top page, so that a parked task of ordinary depth costs one page. The free lists are
- * last in, first out: the next task gets the warmest stack. What the list has not needed for a while the monitor takes apart.
+ * last in, first out: the next task gets the warmest stack.
+ *
+ * Once a second, while anything happens, the monitor spawns the scavenger, a task that gives memory back:
+ *      - fibers that the free lists have not needed since the last time are taken apart, half of them each time;
+ *      - stacks of others in the free lists are trimmed to the page that is in use;
+ *      - so are stacks of tasks that have been parked for a second: they may have been deep before.
+ * A parked task is claimed for that as a waker would claim it (objects/task.h): PARKED -> ACTIVE keeps everybody from
+ * resuming it; who wakes it meanwhile makes that NOTIFIED, and the scavenger enqueues it, as the parker would have
+ * done. Its record cannot go away, for tasks end inside the interpreter, where the scavenger is (hooks.serial; without
+ * that parked tasks are left alone). Nothing is added to a park or a switch.
  */
 #include "sched/internal.h"
 
@@ -14,6 +23,7 @@ enum {
     KEEP = 64,  /* free fibers that are never given back */
     COLORS = 8, /* lines of the top page given up for it: a typical parked task must still fit in */
 };
+#define TRIM_TIME ((pg_nanos)4000000) /* to look at parked tasks */
 
 void pg_fiber_main(void *opaque)
 {
@@ -59,21 +69,31 @@ static void set_free_count(pg_sched *sched, size_t count)
     if (count < pg_load_relaxed(&sched->free_low)) pg_store_relaxed(&sched->free_low, count);
 }
 
-static pg_fiber *pop_free(pg_sched *sched, bool large)
+static pg_fiber *pop_from(pg_sched *sched, pg_fiber **list)
 {
-    pg_fiber *fiber = sched->free_fibers[large];
+    pg_fiber *fiber = *list;
     if (fiber == NULL) return NULL;
-    sched->free_fibers[large] = fiber->next;
+    *list = fiber->next;
     set_free_count(sched, pg_load_relaxed(&sched->free_count) - 1);
     return fiber;
 }
 
-static void push_free(pg_sched *sched, pg_fiber *fiber)
+static pg_fiber *pop_free(pg_sched *sched, bool large)
 {
-    pg_fiber **list = &sched->free_fibers[fiber->stack.large];
+    pg_fiber *fiber = pop_from(sched, &sched->free_fibers[large]);
+    return fiber != NULL ? fiber : pop_from(sched, &sched->trimmed_fibers[large]);
+}
+
+static void push_on(pg_sched *sched, pg_fiber **list, pg_fiber *fiber)
+{
     fiber->next = *list;
     *list = fiber;
     set_free_count(sched, pg_load_relaxed(&sched->free_count) + 1);
+}
+
+static void push_free(pg_sched *sched, pg_fiber *fiber)
+{
+    push_on(sched, &sched->free_fibers[fiber->stack.large], fiber);
 }
 
 pg_fiber *pg_fiber_obtain(size_t stack_size)
@@ -143,13 +163,11 @@ static void destroy(pg_fiber *fiber)
     pg_stack_put(&stack);
 }
 
-/* Runs as a task, so that it is inside the interpreter, and stops where tasks stop. Takes apart half of what the free
- * list has held without using it since the last time. */
-static void scavenge_run(pg_task *task)
+/* Half of what the free lists have held without using it since the last time. */
+static void take_apart(pg_sched *sched, size_t unused)
 {
     enum { BATCH = 128 };
-    pg_sched *sched = &pg_the_sched;
-    size_t unused = pg_load_relaxed(&sched->free_low), wanted = unused > KEEP ? (unused - KEEP + 1) / 2 : 0;
+    size_t wanted = unused > KEEP ? (unused - KEEP + 1) / 2 : 0;
     while (wanted > 0 && pg_load_relaxed(&sched->free_count) > KEEP && !pg_is_seeded()) {
         size_t batch = wanted < BATCH ? wanted : BATCH;
         wanted -= batch;
@@ -161,9 +179,137 @@ static void scavenge_run(pg_task *task)
         pg_lock_release(&sched->look_lock);
         pg_sched_yield();
     }
+}
+
+/* ---- trimming ---- */
+
+enum {
+    RED_ZONE = 256,     /* below a saved stack pointer: what the ABI allows, and the portable switch keeps */
+    CALLER_ROOM = 4096, /* below a segment's record: the rest of the frame it lies in, and of the call to the segment */
+};
+
+/* The fiber is suspended, and the caller's alone. Segments are left as deep as the calls on further ones were made. */
+static void trim(pg_fiber *fiber)
+{
+    char *in_use = (char *)fiber->sp - RED_ZONE;
+    for (pg_segment *segment = fiber->segment; segment != NULL; segment = segment->outer) {
+        pg_stack_trim(&segment->stack, in_use);
+        in_use = (char *)segment - CALLER_ROOM;
+    }
+    pg_stack_trim(&fiber->stack, in_use);
+}
+
+static bool trim_free(pg_sched *sched, bool large)
+{
+    pg_lock_acquire(&sched->fiber_lock);
+    pg_fiber *fiber = pop_from(sched, &sched->free_fibers[large]);
+    pg_lock_release(&sched->fiber_lock);
+    if (fiber == NULL) return false;
+    trim(fiber);
+    pg_lock_acquire(&sched->fiber_lock);
+    push_on(sched, &sched->trimmed_fibers[large], fiber);
+    pg_lock_release(&sched->fiber_lock);
+    return true;
+}
+
+/* So many free ones have not been needed since the last time. True: others are left. */
+static bool trim_all_free(pg_sched *sched, size_t unused)
+{
+    enum { BATCH = 64 };
+    while (unused > 0 && !pg_is_seeded() && (trim_free(sched, true) || trim_free(sched, false)))
+        if (--unused % BATCH == 0) pg_sched_yield();
+    pg_lock_acquire(&sched->fiber_lock);
+    bool some = sched->free_fibers[0] != NULL || sched->free_fibers[1] != NULL;
+    pg_lock_release(&sched->fiber_lock);
+    return some;
+}
+
+/* True: later. */
+static bool trim_parked(pg_fiber *fiber, pg_nanos now)
+{
+    pg_task *task = fiber->task;
+    unsigned seen = PG_TASK_PARKED;
+    if (task == NULL || fiber->trimmed_park == fiber->park_count) return false;
+    if (pg_load_relaxed(&task->state) != PG_TASK_PARKED) return false;
+    if (now - fiber->parked_at < pg_load_relaxed(&pg_the_sched.scavenge_interval)) return true;
+    if (!pg_cas_acqrel(&task->state, &seen, PG_TASK_ACTIVE)) return false; /* pairs with the parker's CAS */
+    trim(fiber);
+    fiber->trimmed_park = fiber->park_count;
+    seen = PG_TASK_ACTIVE;
+    if (pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED)) return false; /* pairs with the next waker's */
+    pg_check(pg_task_take_notification(task)); /* it was woken meanwhile */
+    pg_sched_enqueue_last(task);
+    return false;
+}
+
+/* The next in the list of all, which goes to its end. */
+static pg_fiber *next_of_all(pg_sched *sched)
+{
+    pg_lock_acquire(&sched->fiber_lock);
+    pg_node *node = pg_list_first(&sched->fibers); /* the scavenger's own is there */
+    pg_list_remove(node);
+    pg_list_append(&sched->fibers, node);
+    pg_lock_release(&sched->fiber_lock);
+    return pg_container_of(node, pg_fiber, all);
+}
+
+/* What every task does that has used a stack. The scavenger only ends, see below. */
+static uint64_t count_parks_and_ends(void)
+{
+    uint64_t count = 0;
+    int slots = pg_load_acquire(&pg_the_sched.table_length);
+    for (int i = 0; i < slots; i++) {
+        pg_worker *worker = pg_load_acquire(&pg_the_sched.table[i]);
+        count += pg_load_relaxed(&worker->parks) + pg_load_relaxed(&worker->finished);
+    }
+    return count;
+}
+
+/* A pass goes on where the last one ran out of time, until it has been round. */
+static void trim_all_parked(pg_sched *sched)
+{
+    enum { BATCH = 64 };
+    pg_nanos start = pg_now();
+    bool in_time = true;
+    if (sched->trim_rest == 0) {
+        sched->trim_rest = sched->hooks.serial ? pg_load_relaxed(&sched->fiber_count) : 0;
+        pg_store_relaxed(&sched->trimmed_until, count_parks_and_ends());
+        pg_store_relaxed(&sched->trim_later, false);
+    }
+    while (sched->trim_rest > 0 && in_time && !pg_is_seeded()) {
+        if (trim_parked(next_of_all(sched), start)) pg_store_relaxed(&sched->trim_later, true);
+        if (--sched->trim_rest % BATCH != 0) continue;
+        in_time = pg_now() - start < TRIM_TIME;
+        pg_sched_yield();
+    }
+    pg_store_relaxed(&sched->trim_unfinished, sched->trim_rest > 0);
+}
+
+static bool may_fade(void)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    return hooks->fiber_fini_possible == NULL || hooks->fiber_fini_possible();
+}
+
+/* Runs as a task, so that it is inside the interpreter, and stops where tasks stop. */
+static void scavenge_run(pg_task *task)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_fiber *fiber = task->fiber;
+    size_t unused = pg_load_relaxed(&sched->free_low);
+    if (may_fade()) take_apart(sched, unused);
+    trim_all_parked(sched);
+    if (trim_all_free(sched, unused)) pg_store_relaxed(&sched->trim_later, true);
+    pg_add_relaxed(&sched->trimmed_until, 1); /* our own end, which will be counted */
+    pg_stack_trim(&fiber->stack, (char *)__builtin_frame_address(0) - CALLER_ROOM); /* somebody's before us */
     pg_store_relaxed(&sched->free_low, pg_load_relaxed(&sched->free_count));
-    pg_sched_detach_task(task->fiber);
+    pg_sched_detach_task(fiber);
     pg_store_release(&sched->scavenging, false);
+}
+
+void pg_sched_set_scavenge_interval(pg_nanos interval)
+{
+    pg_store_relaxed(&pg_the_sched.scavenge_interval, interval > 0 ? interval : PG_SCAVENGE_EVERY);
 }
 
 /* More than that were not needed since the last look. */
@@ -173,21 +319,30 @@ static bool has_surplus(void)
     return pg_load_relaxed(&sched->free_low) > KEEP && pg_load_relaxed(&sched->free_count) > KEEP;
 }
 
-bool pg_fibers_may_fade(void)
+bool pg_fibers_may_fade(void) { return pg_load_relaxed(&pg_the_sched.free_count) > KEEP && may_fade(); }
+
+static bool may_shrink(pg_sched *sched)
 {
+    if (pg_load_relaxed(&sched->trim_later) || pg_load_relaxed(&sched->trim_unfinished)) return true;
+    return count_parks_and_ends() != pg_load_relaxed(&sched->trimmed_until);
+}
+
+pg_nanos pg_fibers_patience(void)
+{
+    enum { QUICKER = 50 }; /* nobody is disturbed then */
     pg_sched *sched = &pg_the_sched;
-    return pg_load_relaxed(&sched->free_count) > KEEP &&
-           (sched->hooks.fiber_fini_possible == NULL || sched->hooks.fiber_fini_possible());
+    pg_nanos interval = pg_load_relaxed(&sched->scavenge_interval);
+    if (pg_load_relaxed(&sched->trim_unfinished)) return interval / QUICKER;
+    return pg_fibers_may_fade() || may_shrink(sched) ? interval : PG_FOREVER;
 }
 
 void pg_fibers_scavenge(void)
 {
     pg_sched *sched = &pg_the_sched;
-    if (!has_surplus()) {
+    if (!(has_surplus() && may_fade()) && !may_shrink(sched)) {
         pg_store_relaxed(&sched->free_low, pg_load_relaxed(&sched->free_count));
         return;
     }
-    if (!pg_fibers_may_fade()) return;
     if (pg_exchange_seqcst(&sched->scavenging, true)) return; /* the last one is not through */
     if (pg_load_seqcst(&pg_sched_is_seeded)) { /* it would come between tasks whose order the seed says */
         pg_store_release(&sched->scavenging, false);

@@ -26,6 +26,7 @@ enum {
  * deadlock, too. */
 #define PG_SIGNAL_SLICE (PG_SECOND / 20)
 #define PG_RETRY_EVERY ((pg_nanos)5000000)    /* what the system has refused is asked for again */
+#define PG_SCAVENGE_EVERY PG_SECOND
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */
@@ -130,7 +131,9 @@ typedef struct pg_sched {
     pg_timers timers;
 
     pg_lock fiber_lock;
-    pg_fiber *free_fibers[2];       /* fiber_lock; last in, first out; small stacks, large ones */
+    /* fiber_lock; last in, first out; [small stacks, large ones], and of each those that hold what their last tasks have
+     * touched, and those that hold one page */
+    pg_fiber *free_fibers[2], *trimmed_fibers[2];
     pg_node fibers;                 /* fiber_lock */
     atomic_size_t fiber_count, free_count, free_low; /* written under fiber_lock */
 
@@ -138,6 +141,11 @@ typedef struct pg_sched {
     pg_lock look_lock;              /* held by the monitor while it looks at running fibers, and to take any apart */
     pg_task scavenger;              /* owned by whoever has set: */
     atomic_bool scavenging;
+    _Atomic pg_nanos scavenge_interval;
+    atomic_bool trim_later;         /* the last pass of the scavenger left something that has to wait */
+    atomic_bool trim_unfinished;    /* it ran out of time */
+    size_t trim_rest;               /* scavenger: fibers to look at until it has been round */
+    _Atomic uint64_t trimmed_until; /* what may_shrink counted when it began the round */
 
     /* monitor */
     atomic_uint monitor_word; /* futex: 0 asleep, 1 awake */
@@ -194,6 +202,7 @@ static inline void pg_wake_if_free(void)
 
 /* fiber.c */
 bool pg_fibers_may_fade(void); /* more are free than are kept for ever */
+pg_nanos pg_fibers_patience(void); /* until the scavenger has something to do, if nothing else happens */
 pg_fiber *pg_fiber_obtain(size_t stack_size); /* from the free list or new; NULL when the system refuses */
 void pg_fiber_release(pg_fiber *fiber);
 void pg_fibers_scavenge(void);

@@ -132,11 +132,13 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     pg_list_init(&sched->waiting);
     pg_list_init(&sched->fibers);
     pg_list_init(&sched->threads);
-    sched->free_fibers[0] = sched->free_fibers[1] = NULL; /* the interpreter has freed their thread states */
+    for (int i = 0; i < 2; i++) /* the interpreter has freed their thread states */
+        sched->free_fibers[i] = sched->trimmed_fibers[i] = NULL;
     pg_store_relaxed(&sched->free_count, 0);
     pg_store_relaxed(&sched->free_low, 0);
     pg_store_relaxed(&sched->fiber_count, 0);
     pg_store_relaxed(&sched->scavenging, false);
+    sched->trim_rest = 0;
     for (int i = 0; i < slots; i++) forget_worker(pg_load_relaxed(&sched->table[i]));
     pg_store_relaxed(&sched->thread_count, self != NULL);
     pg_store_relaxed(&sched->permits_free, sched->permits - (self != NULL));

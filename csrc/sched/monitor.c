@@ -21,7 +21,6 @@ enum {
 #define COMPUTING_TOO_LONG ((pg_nanos)10000000)
 #define COMPUTING_TOO_LONG_SEEDED PG_SECOND
 #define WAITING_TOO_LONG ((pg_nanos)20000000)
-#define SCAVENGE_EVERY PG_SECOND
 
 typedef struct look {
     bool holders, outside, lost;
@@ -80,20 +79,6 @@ static look look_at_all(pg_nanos now)
     return seen;
 }
 
-/* Sleep long, unless somebody takes a permit: only then is there anything new to see. */
-static void sleep_until_permit(pg_nanos limit)
-{
-    pg_sched *sched = &pg_the_sched;
-    pg_store_seqcst(&sched->monitor_word, 0);
-    /* A permit taken before the store was taken by somebody who saw us awake: look once more. */
-    begin_round();
-    look seen = look_at_all(pg_now());
-    end_round();
-    if (!seen.holders)
-        (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
-    pg_store_seqcst(&sched->monitor_word, 1);
-}
-
 /* Memory for stacks may have come back from elsewhere, or a free fiber be too small for the first that waits. */
 static void retry_starved(pg_nanos now, pg_nanos *retried)
 {
@@ -107,6 +92,12 @@ static void retry_starved(pg_nanos now, pg_nanos *retried)
     }
 }
 
+static pg_nanos scavenge_patience(void)
+{
+    pg_nanos patience = pg_fibers_patience(), interval = pg_load_relaxed(&pg_the_sched.scavenge_interval);
+    return patience > interval && pg_stack_any_warm() ? interval : patience;
+}
+
 /* What may be left to do without holders: a thread to start, starved tasks, a worker that lost its permit, stacks to give back. */
 static pg_nanos quiet_patience(const look *seen)
 {
@@ -114,8 +105,24 @@ static pg_nanos quiet_patience(const look *seen)
     bool starved = pg_load_relaxed(&pg_the_sched.no_stack.count) > 0;
     if (starved || pg_load_relaxed(&pg_the_sched.short_of_threads)) patience = PG_RETRY_EVERY;
     else if (seen->lost) patience = LOOK_LOST;
-    else if (pg_fibers_may_fade()) patience = SCAVENGE_EVERY;
+    else patience = scavenge_patience();
     return trace > 0 && trace < patience ? trace : patience;
+}
+
+/* Sleep long, unless somebody takes a permit: only then is there anything new to see. */
+static void sleep_until_permit(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_store_seqcst(&sched->monitor_word, 0);
+    /* A permit taken before the store was taken by somebody who saw us awake: look once more. */
+    begin_round();
+    look seen = look_at_all(pg_now());
+    end_round();
+    if (!seen.holders) {
+        pg_nanos limit = quiet_patience(&seen); /* likewise only now: with all that has happened until then */
+        (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
+    }
+    pg_store_seqcst(&sched->monitor_word, 1);
 }
 
 static void monitor_main(void *unused)
@@ -135,8 +142,10 @@ static void monitor_main(void *unused)
         look seen = look_at_all(now);
         retry_starved(now, &retried);
         if (pg_load_relaxed(&sched->short_of_threads)) pg_wake_if_free();
-        if (now - scavenged > SCAVENGE_EVERY) {
+        pg_nanos pause = pg_load_relaxed(&sched->scavenge_interval), quick = seen.holders ? PG_FOREVER : pg_fibers_patience();
+        if (now - scavenged > (quick < pause ? quick : pause)) {
             pg_fibers_scavenge();
+            pg_stack_cool();
             scavenged = now;
         }
         end_round();
@@ -150,7 +159,7 @@ static void monitor_main(void *unused)
             pg_nanosleep(LOOK_SLOW);
             interval = LOOK_FAST;
         } else {
-            sleep_until_permit(quiet_patience(&seen));
+            sleep_until_permit();
             interval = LOOK_FAST;
         }
     }

@@ -20,7 +20,7 @@ int pg_sched_segment_link(pg_segment *segment, size_t size)
 {
     if (pg_sched_self() == NULL) return PG_ENOMEM; /* it also makes the record of a thread */
     pg_thread *thread = pg_tls_get();
-    if (pg_stack_get(&segment->stack, size) != PG_OK) return PG_ENOMEM;
+    if (pg_stack_get_warm(&segment->stack, size) != PG_OK) return PG_ENOMEM;
     if (PG_UNLIKELY(thread->worker == NULL && thread->alternate == NULL)) {
         pg_overflow_setup();
         thread->alternate = pg_fault_stack_take();
@@ -34,7 +34,7 @@ int pg_sched_segment_link(pg_segment *segment, size_t size)
 void pg_sched_segment_unlink(pg_segment *segment)
 {
     *innermost(pg_tls_get()) = segment->outer;
-    pg_stack_put(&segment->stack);
+    if (pg_stack_put_warm(&segment->stack)) pg_monitor_wake();
 }
 
 /* ---- in a signal handler ---- */

@@ -788,6 +788,7 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_timers_init(&sched->timers);
     pg_store_relaxed(&sched->coarse_now, pg_now());
     pg_sched_set_signal_slice(0);
+    pg_sched_set_scavenge_interval(0);
     sched->started_at = pg_now();
     pg_tls_on_thread_exit(thread_destroy);
     return PG_OK;

@@ -102,6 +102,7 @@ struct pg_fiber {
     pg_nanos parked_at; /* coarse time of the last park, for reports */
     bool for_ever;      /* that park has no deadline */
     uint32_t park_count; /* tells one park of the fiber from the next */
+    uint32_t trimmed_park; /* the scavenger: the last park that its stack was trimmed in */
     pg_segment *segment; /* its worker: the innermost, which it runs on; NULL: on `stack` */
     pg_party *party;    /* its worker: what the task waits with (sync/chan.h), while it waits */
     pg_bubble *bubble;  /* the running task's, or NULL: its worker, as the three below */
@@ -201,6 +202,10 @@ int pg_sched_unpin(void);
 void pg_sched_outside_add(int change);
 /* For tests: how long the main thread sleeps before it looks around, instead of a tenth of a second; 0 resets it. */
 void pg_sched_set_signal_slice(pg_nanos slice);
+
+/* For tests: how often the scavenger runs, and how long tasks have been parked before their stacks are trimmed, instead of
+ * a second; 0 resets it. */
+void pg_sched_set_scavenge_interval(pg_nanos interval);
 
 /* The caller's clock: that of its bubble, else pg_now(). And pg_deadline_after on that clock. */
 pg_nanos pg_sched_now(void);

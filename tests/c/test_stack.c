@@ -179,6 +179,46 @@ static void trimming_spares_what_is_kept(void)
     pg_stack_put(&stack);
 }
 
+/* ---- warm ones ---- */
+
+static pg_stack get_warm(size_t size)
+{
+    pg_stack stack;
+    CHECK_EQ(pg_stack_get_warm(&stack, size), PG_OK);
+    CHECK(pg_stack_size(&stack) >= size);
+    return stack;
+}
+
+static void the_last_few_stay_warm_until_they_are_not_used(void)
+{
+    enum { COUNT = 6, WARM = 4 };
+    pg_stack stacks[COUNT], again, small;
+    CHECK(!pg_stack_any_warm());
+    size_t in_use = stats().in_use, mapped = stats().mapped_bytes, odd = LARGE + MIB;
+    for (int i = 0; i < COUNT; i++) {
+        stacks[i] = get_warm(odd);
+        stacks[i].base[5] = (char)(1 + i);
+    }
+    for (int i = 0; i < COUNT; i++) CHECK_EQ(pg_stack_put_warm(&stacks[i]), i == 0);
+    CHECK_EQ(stats().in_use, in_use);
+    CHECK_EQ(stats().mapped_bytes - mapped, WARM * (odd + pg_stack_guard_size())); /* the oldest two are gone */
+    again = get_warm(LARGE); /* the last one, as it was left */
+    CHECK_EQ(again.base[5], COUNT);
+    small = get_warm(SMALL); /* a large one would be a waste */
+    CHECK(!small.large);
+    CHECK_EQ(stats().in_use, in_use + 2);
+    pg_stack_put_warm(&again);
+    pg_stack_put_warm(&small);
+    pg_stack_cool(); /* has been used */
+    CHECK(pg_stack_any_warm());
+    pg_stack_cool();
+    CHECK(!pg_stack_any_warm());
+    CHECK_EQ(stats().in_use, in_use);
+    small = get(SMALL);
+    CHECK_EQ(resident_pages(&small), 0);
+    pg_stack_put(&small);
+}
+
 /* ---- guards ---- */
 
 static pg_stack victim; /* of the child */
@@ -360,13 +400,16 @@ static void *churn_body(void *argument)
     const size_t sizes[] = {0, SMALL, SMALL, SMALL, LARGE, LARGE + 4096};
     for (int i = 0, rounds = check_rounds(20000); i < rounds || count > 0; i++) {
         if (i < rounds && count < HELD && check_below(&random, 2)) {
-            held[count] = get(sizes[check_below(&random, 6)]);
+            size_t size = sizes[check_below(&random, 6)];
+            held[count] = check_below(&random, 2) ? get(size) : get_warm(size);
             void **mark = (void **)held[count++].top - 1;
             *mark = argument;
         } else if (count > 0) {
             void **mark = (void **)held[--count].top - 1;
             CHECK(*mark == argument); /* nobody else was given the same */
-            pg_stack_put(&held[count]);
+            if (check_below(&random, 2)) pg_stack_put(&held[count]);
+            else (void)pg_stack_put_warm(&held[count]);
+            if (check_below(&random, 64) == 0) pg_stack_cool();
         }
     }
     return NULL;
@@ -390,6 +433,7 @@ int main(void)
     RUN(small_stacks_grow_and_shrink);
     RUN(large_stacks_grow_and_shrink);
     RUN(trimming_spares_what_is_kept);
+    RUN(the_last_few_stay_warm_until_they_are_not_used);
     RUN(overflow_hits_a_protected_guard);
     RUN(overflow_hits_a_light_guard);
     RUN(a_full_address_space_is_an_error_not_a_crash);
