@@ -982,6 +982,93 @@ class TestOtherObjects:
         bubble(main)
 
 
+class TestCancellation:
+    def test_a_cancelled_sleeper_leaves_no_timer(self, workers: int) -> None:
+        def main() -> float:
+            sleepers = [pygo.spawn(pygo.sleep, HOUR) for _ in range(10)]
+            settle()
+            for sleeper in sleepers:
+                sleeper.cancel()
+            settle()
+            assert all(sleeper.cancelled() for sleeper in sleepers)
+            pygo.sleep(1)
+            return now()
+
+        assert bubble(main) == 1.0
+
+    def test_a_failure_cancels_a_group_at_its_time(self, workers: int) -> None:
+        ended: list[float] = []
+
+        def sleeper() -> None:
+            try:
+                pygo.sleep(HOUR)
+            finally:
+                ended.append(now())
+
+        def fails() -> None:
+            pygo.sleep(3)
+            raise KeyError("it")
+
+        def main() -> float:
+            with pytest.raises(ExceptionGroup), pygo.TaskGroup() as tg:
+                for _ in range(5):
+                    tg.spawn(sleeper)
+                tg.spawn(fails)
+            return now()
+
+        assert bubble(main) == 3.0
+        assert ended == [3.0] * 5
+
+    def test_a_shield_holds_while_time_passes(self, workers: int) -> None:
+        def main() -> list[float]:
+            times: list[float] = []
+            with pytest.raises(TimeoutError), pygo.timeout(2):
+                try:
+                    pygo.sleep(10)
+                finally:
+                    times.append(now())
+                    with pygo.shield():
+                        pygo.sleep(3)
+                        with pytest.raises(TimeoutError), pygo.timeout(4):
+                            pygo.sleep(10)
+                    times.append(now())
+            return times
+
+        assert bubble(main) == [2.0, 9.0]
+
+    def test_a_task_that_never_began_counts_as_ended(self, workers: int) -> None:
+        def main() -> None:
+            task = pygo.spawn(pygo.sleep, HOUR)
+            task.cancel()
+            settle()
+            assert task.cancelled() or now() == 0.0
+            with pytest.raises(pygo.TaskCancelled):
+                task.join()
+
+        bubble(main)
+
+    def test_the_root_can_be_cancelled(self, workers: int) -> None:
+        def main() -> None:
+            me = pygo.current_task()
+            assert me is not None
+            pygo.Timer(5, me.cancel)
+            pygo.sleep(HOUR)
+
+        with pytest.raises(pygo.TaskCancelled):
+            bubble(main)
+
+    def test_a_task_can_end_the_program(self) -> None:
+        program = """
+            import sys, pygo
+            from pygo.testing import bubble
+            def main():
+                pygo.spawn(lambda: (pygo.sleep(5), sys.exit(7)))
+                pygo.sleep(3600)
+            bubble(main)
+        """
+        assert run_program(program).code == 7
+
+
 # ---- deadlocks ----
 
 

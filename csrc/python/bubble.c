@@ -156,7 +156,7 @@ static PyObject *bubble_close(BubbleObject *self, PyObject *unused)
 {
     self->closing = true;
     timer_drop_all(&self->core.timers);
-    if (self->over) {
+    if (self->over && self->core.total > 0) { /* else it stays so */
         self->over = false;
         pg_latch_add(&self->end, 1);
     }
