@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from pygo._errors import ChannelClosed, Error
-from pygo._native import Channel, RecvChannel, Task, Timer, _birthplace, _made_in, _now
+from pygo._native import Channel, RecvChannel, Task, Timer, _birthplace, _bubble, _made_in, _now
 
 __all__ = [
     "CancelFunc",
@@ -137,7 +137,7 @@ class _Cancellable(Context):
     def __init__(self, parent: Context, deadline: float | None) -> None:
         self.owner = _nearest(parent)
         super().__init__(parent, self.owner)
-        # What can be ended from outside of a bubble waits for it like something made there.
+        # What can be ended from outside of a bubble is not the bubble's, nor is anything below it.
         here = _birthplace()
         self._birthplace: int = here if self.owner is None or self.owner._birthplace == here else 0
         self.children: dict[_Cancellable | _AfterFunc, None] = {}
@@ -179,6 +179,8 @@ class _Cancellable(Context):
 
         cause: what `cause` says from then on, instead of the `Canceled` that `err` is.
         """
+        if self._birthplace not in (0, _bubble()):
+            raise RuntimeError("a context that belongs to a bubble is ended from outside of it")
         err = Canceled("context canceled")
         _end_tree(self, self.ended or (err, err if cause is None else cause))
 

@@ -744,6 +744,18 @@ class TestFromOutside:
 
         bubble(main)
 
+    def test_a_context_of_a_bubble_is_not_ended_from_outside(self) -> None:
+        def main() -> None:
+            ctx, cancel = context.with_cancel(context.background())
+            child, _ = context.with_cancel(ctx)
+            with pytest.raises(RuntimeError, match="ended from outside"):
+                in_thread(cancel)
+            assert ctx.err is None and child.err is None and not child.done.closed
+            cancel()
+            assert child.err == context.Canceled
+
+        bubble(main)
+
     def test_a_task_of_a_bubble_can_be_joined_and_cancelled_from_outside(self, workers: int) -> None:
         def main() -> None:
             task = pygo.spawn(pygo.sleep, HOUR)
