@@ -223,7 +223,9 @@ def _run(this: _Bubble) -> list[Task[Any]]:
     """Wait until nothing happens any more; returns the tasks that are left then."""
     try:
         this.wait()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, DeadlockError):  # the main thread's: the bubble itself is not stuck
+            error.add_note("A task of the bubble waits for what was made outside. Meanwhile its clock stands still.")
         _end(this)
         raise
     return this.tasks()

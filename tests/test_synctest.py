@@ -1211,10 +1211,15 @@ class TestDeadlock:
             import pygo
             from pygo.testing import bubble
             never = pygo.Channel()
+            def main():
+                pygo.spawn(never.recv)
+                pygo.sleep(5)
+                never.send(1)
             try:
-                bubble(never.recv)
+                bubble(main)
             except pygo.DeadlockError as error:
                 assert "the main thread waits" in str(error)
+                assert "its clock stands still" in error.__notes__[0]
                 print("found", len(pygo.all_tasks()))
         """
         assert run_program(program).out == "found 0\n"
