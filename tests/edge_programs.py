@@ -46,8 +46,10 @@ def launch(body, count=4):
         started.done()
         body()
     started.add(count)
-    keep.extend(pygo.spawn(begin) for _ in range(count))
+    tasks = [pygo.spawn(begin) for _ in range(count)]
+    keep.extend(tasks)
     started.wait(timeout=25)
+    return tasks
 
 def some_time():
     """The moment differs from run to run."""
@@ -177,8 +179,7 @@ def body():
         except pygo.Cancelled:
             with pygo.shield():
                 pygo.sleep(0.001)
-launch(body, 20)
-for one in keep:
+for one in launch(body, 20):
     one.cancel()
 """,
     "in a TaskGroup": """
@@ -531,7 +532,7 @@ for _place in ("main", "task", "thread"):
             [
                 "chosen = random.sample(list(BUSINESS), 3)",
                 "for name in chosen:",
-                "    exec(BUSINESS[name])",
+                "    exec(BUSINESS[name], dict(globals(), keep=[]))",
                 "for _ in range(3):",
                 "    some_time()",
                 f"    {_call}",

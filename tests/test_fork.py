@@ -423,6 +423,65 @@ print("ended with", pygo.spawn(body).join(timeout=25), flush=True)
     assert err in program.err if err else program.err == ""
 
 
+def test_handlers_of_such_a_child_that_run_after_pygos_own_may_wait() -> None:
+    """Those registered before the import."""
+    program = run_program(
+        """
+        import atexit, os, sys
+
+        @atexit.register
+        def handler():
+            pygo.sleep(0.001)
+            print(pygo.spawn(int, "3").join(timeout=10), flush=True)
+
+        import pygo
+
+        def body():
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(5)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        print("ended with", pygo.spawn(body).join(timeout=25), flush=True)
+        """,
+        options=QUIET,
+    )
+    assert (program.code, program.out, program.err) == (0, "3\nended with 5\n3\n", "")
+
+
+def test_a_wait_without_end_in_a_finalizer_of_such_a_child_raises() -> None:
+    """At the end of the interpreter no other task runs, as in a main program."""
+    program = run_program(
+        PRELUDE
+        + """
+parked = pygo.spawn(pygo.Channel().recv)
+
+class Late:
+    def __del__(self, sleep=pygo.sleep, waits=(pygo.Channel().recv, parked.join, pygo.select), getpid=os.getpid):
+        sleep(0.001)
+        for wait in waits:
+            try:
+                wait()
+            except RuntimeError as error:
+                if getpid() != self.parent:
+                    print(error, flush=True)
+
+def body():
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+kept = Late()
+kept.parent = os.getpid()
+print(pygo.spawn(body).join(timeout=25), flush=True)
+""",
+        options=QUIET,
+    )
+    assert program.out == "no task runs any more: the interpreter is shutting down\n" * 3 + "3\n", program
+    assert (program.code, program.err) == (0, "")
+
+
 def test_signal_handlers_run_in_the_child_that_a_task_has_forked() -> None:
     """It stays on the child's main OS thread, the only one that handles signals."""
     program = run_program(

@@ -108,6 +108,7 @@ struct pg_worker {
 typedef struct pg_sched {
     pg_hooks hooks;
     bool exclusive, spinning; /* set before publish */
+    pg_fiber *main_fiber;     /* in the child of a fork that a task made: that task's; likewise */
 
     pg_lock lock;
     atomic_int limit;            /* workers asked for: written under lock */

@@ -153,6 +153,7 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     pg_store_relaxed(&sched->watcher, NULL);
     pg_store_relaxed(&sched->overdue, false);
     pg_store_relaxed(&sched->outside, 0); /* pollers and helper threads are gone */
+    sched->main_fiber = NULL;
     pg_thread *thread = pg_tls_get();
     if (thread != NULL && self == NULL) {
         thread->is_main = sched->hooks.thread_interrupted != NULL;
@@ -166,6 +167,7 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     self->alive = self->permit = true;
     self->pinned_task = pinned;
     self->current = fiber;
+    sched->main_fiber = fiber;
     pg_store_relaxed(&self->watched, fiber);
     if (fiber == NULL) return;
     pg_list_append(&sched->fibers, &fiber->all);

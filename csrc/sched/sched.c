@@ -665,12 +665,23 @@ static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
     return hooks->thread_stuck();
 }
 
+/* In a fork's child, the task that forked, as for the main thread elsewhere: tasks go on while it waits, until the very
+ * end; then it is not to wait for them. */
+static bool gives_up_as_main(pg_task *self, pg_nanos deadline)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    if (self->fiber != pg_the_sched.main_fiber) return false;
+    pg_sched_resume();
+    return deadline == PG_FOREVER && hooks->is_ending != NULL && hooks->is_ending() && hooks->thread_stuck();
+}
+
 static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
 {
     unsigned quiet = 0; /* looks in a row at which all was quiet */
     if (self->kind == PG_KIND_THREAD) thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
         if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
+        if (PG_UNLIKELY(pg_the_sched.main_fiber != NULL) && gives_up_as_main(self, deadline)) return PG_EINTERRUPTED;
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
