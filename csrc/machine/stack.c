@@ -264,10 +264,15 @@ bool pg_stack_any_warm(void)
     return any;
 }
 
-void pg_stack_trim(pg_stack *stack, char *keep_from)
+bool pg_stack_trim(pg_stack *stack, char *keep_from)
 {
+    enum { LOOK_AT = 256 * 1024 }; /* nearest to what is kept: whoever was deeper has gone through it */
     char *end = (char *)((uintptr_t)keep_from & ~(uintptr_t)(pg_page_size() - 1));
-    if (end > stack->base) pg_pages_discard(stack->base, (size_t)(end - stack->base));
+    if (end <= stack->base) return false;
+    char *start = end - stack->base > LOOK_AT ? end - LOOK_AT : stack->base;
+    if (!pg_pages_resident(start, (size_t)(end - start))) return false;
+    pg_pages_discard(stack->base, (size_t)(end - stack->base));
+    return true;
 }
 
 void pg_stack_read_stats(pg_stack_stats *stats)

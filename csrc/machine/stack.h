@@ -48,8 +48,9 @@ bool pg_stack_put_warm(pg_stack *stack);
 void pg_stack_cool(void);
 bool pg_stack_any_warm(void);
 
-/* Give back the pages of a stack in use that lie below `keep_from`. */
-void pg_stack_trim(pg_stack *stack, char *keep_from);
+/* Give back the pages of a stack in use that lie below `keep_from`. False: there are none in memory, as far as the pages
+ * nearest to it tell. */
+bool pg_stack_trim(pg_stack *stack, char *keep_from);
 
 static inline size_t pg_stack_size(const pg_stack *stack) { return (size_t)(stack->top - stack->base); }
 size_t pg_stack_guard_size(void);

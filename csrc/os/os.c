@@ -145,6 +145,21 @@ void pg_pages_free(void *start, size_t size)
     pg_pages_discard(start, size); /* it would split a mapping, and there are too many: only the memory goes back */
 }
 
+bool pg_pages_resident(void *start, size_t size)
+{
+    enum { AT_ONCE = 512 };
+    unsigned char in_memory[AT_ONCE];
+    char *at = start, *end = at + size;
+    size_t page = pg_page_size();
+    for (; at < end; at += AT_ONCE * page) {
+        size_t some = (size_t)(end - at) < AT_ONCE * page ? (size_t)(end - at) : AT_ONCE * page;
+        if (mincore(at, some, in_memory) != 0) return true; /* who knows */
+        for (size_t i = 0; i < some / page; i++)
+            if (in_memory[i] & 1) return true;
+    }
+    return false;
+}
+
 void pg_pages_discard(void *start, size_t size)
 {
     madvise(start, size, MADV_DONTNEED); /* advice only: failing, the memory just stays */

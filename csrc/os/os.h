@@ -33,6 +33,8 @@ void *pg_pages_reserve_aligned(size_t size);
 void pg_pages_free(void *start, size_t size);
 /* Touch all pages of a range in one system call, where the kernel knows how; else they come one by one when used. */
 void pg_pages_populate(void *start, size_t size);
+/* Whether any page of the range is in memory. Not whether it was swapped out. */
+bool pg_pages_resident(void *start, size_t size);
 /* Give the memory below back to the system; the range reads as zero afterwards. */
 void pg_pages_discard(void *start, size_t size);
 /* Make [start, start+size) fault. Prefers lightweight guard regions (Linux 6.13+), which split no mapping; otherwise

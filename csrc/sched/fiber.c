@@ -188,15 +188,17 @@ enum {
     CALLER_ROOM = 4096, /* below a segment's record: the rest of the frame it lies in, and of the call to the segment */
 };
 
-/* The fiber is suspended, and the caller's alone. Segments are left as deep as the calls on further ones were made. */
-static void trim(pg_fiber *fiber)
+/* The fiber is suspended, and the caller's alone. Segments are left as deep as the calls on further ones were made. True:
+ * there was something to give back. */
+static bool trim(pg_fiber *fiber)
 {
     char *in_use = (char *)fiber->sp - RED_ZONE;
+    bool any = false;
     for (pg_segment *segment = fiber->segment; segment != NULL; segment = segment->outer) {
-        pg_stack_trim(&segment->stack, in_use);
+        any |= pg_stack_trim(&segment->stack, in_use);
         in_use = (char *)segment - CALLER_ROOM;
     }
-    pg_stack_trim(&fiber->stack, in_use);
+    return pg_stack_trim(&fiber->stack, in_use) || any;
 }
 
 static bool trim_free(pg_sched *sched, bool large)
@@ -224,22 +226,23 @@ static bool trim_all_free(pg_sched *sched, size_t unused)
     return some;
 }
 
-/* True: later. */
-static bool trim_parked(pg_fiber *fiber, pg_nanos now)
+enum trim_outcome { TRIM_NOTHING, TRIM_LATER, TRIM_DEEP };
+
+static enum trim_outcome trim_parked(pg_fiber *fiber, pg_nanos now)
 {
     pg_task *task = fiber->task;
     unsigned seen = PG_TASK_PARKED;
-    if (task == NULL || fiber->trimmed_park == fiber->park_count) return false;
-    if (pg_load_relaxed(&task->state) != PG_TASK_PARKED) return false;
-    if (now - fiber->parked_at < pg_load_relaxed(&pg_the_sched.scavenge_interval)) return true;
-    if (!pg_cas_acqrel(&task->state, &seen, PG_TASK_ACTIVE)) return false; /* pairs with the parker's CAS */
-    trim(fiber);
+    if (task == NULL || fiber->trimmed_park == fiber->park_count) return TRIM_NOTHING;
+    if (pg_load_relaxed(&task->state) != PG_TASK_PARKED) return TRIM_NOTHING;
+    if (now - fiber->parked_at < pg_load_relaxed(&pg_the_sched.scavenge_interval)) return TRIM_LATER;
+    if (!pg_cas_acqrel(&task->state, &seen, PG_TASK_ACTIVE)) return TRIM_NOTHING; /* pairs with the parker's CAS */
+    enum trim_outcome outcome = trim(fiber) ? TRIM_DEEP : TRIM_NOTHING;
     fiber->trimmed_park = fiber->park_count;
     seen = PG_TASK_ACTIVE;
-    if (pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED)) return false; /* pairs with the next waker's */
+    if (pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED)) return outcome; /* pairs with the next waker's */
     pg_check(pg_task_take_notification(task)); /* it was woken meanwhile */
     pg_sched_enqueue_last(task);
-    return false;
+    return outcome;
 }
 
 /* The next in the list of all, which goes to its end. */
@@ -265,20 +268,38 @@ static uint64_t count_parks_and_ends(void)
     return count;
 }
 
-/* A pass goes on where the last one ran out of time, until it has been round. */
+static size_t lesser(size_t one, size_t other) { return one < other ? one : other; }
+
+static void begin_round(pg_sched *sched)
+{
+    enum { SAMPLE = 128, SAMPLES = 8 };
+    uint64_t now = count_parks_and_ends();
+    if (pg_load_relaxed(&sched->trimmed_until) != now) sched->trim_samples = SAMPLES;
+    sched->trim_unseen = sched->hooks.serial ? pg_load_relaxed(&sched->fiber_count) : 0;
+    sched->trim_rest = lesser(sched->trim_unseen, SAMPLE);
+    if (sched->trim_unseen <= SAMPLE) sched->trim_samples = 0;
+    else if (sched->trim_samples > 0) sched->trim_samples--;
+    pg_store_relaxed(&sched->trimmed_until, now);
+    pg_store_relaxed(&sched->trim_later, sched->trim_samples > 0);
+}
+
+/* To look at each of a hundred thousand parked tasks costs 50 ms, and most have never been deep. So a round is a sample, the
+ * next so many in the list of all, and goes on behind each deep one it finds, up to all of them; if none is found for some
+ * rounds and no task has parked or ended since, none is looked for. A pass goes on where the last ran out of time. */
 static void trim_all_parked(pg_sched *sched)
 {
-    enum { BATCH = 64 };
+    enum { BATCH = 64, BEHIND_DEEP = 256 };
     pg_nanos start = pg_now();
     bool in_time = true;
-    if (sched->trim_rest == 0) {
-        sched->trim_rest = sched->hooks.serial ? pg_load_relaxed(&sched->fiber_count) : 0;
-        pg_store_relaxed(&sched->trimmed_until, count_parks_and_ends());
-        pg_store_relaxed(&sched->trim_later, false);
-    }
+    if (sched->trim_rest == 0) begin_round(sched);
     while (sched->trim_rest > 0 && in_time && !pg_is_seeded()) {
-        if (trim_parked(next_of_all(sched), start)) pg_store_relaxed(&sched->trim_later, true);
-        if (--sched->trim_rest % BATCH != 0) continue;
+        enum trim_outcome outcome = trim_parked(next_of_all(sched), start);
+        sched->trim_rest--;
+        sched->trim_unseen--;
+        if (outcome != TRIM_NOTHING) pg_store_relaxed(&sched->trim_later, true);
+        if (outcome == TRIM_DEEP && sched->trim_rest < BEHIND_DEEP)
+            sched->trim_rest = lesser(sched->trim_unseen, BEHIND_DEEP);
+        if (sched->trim_unseen % BATCH != 0) continue;
         in_time = pg_now() - start < TRIM_TIME;
         pg_sched_yield();
     }

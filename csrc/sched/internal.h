@@ -145,7 +145,8 @@ typedef struct pg_sched {
     _Atomic pg_nanos scavenge_interval;
     atomic_bool trim_later;         /* the last pass of the scavenger left something that has to wait */
     atomic_bool trim_unfinished;    /* it ran out of time */
-    size_t trim_rest;               /* scavenger: fibers to look at until it has been round */
+    size_t trim_rest, trim_unseen;  /* scavenger: fibers to look at in this round, and in all until it has been round */
+    int trim_samples;               /* likewise: further rounds to try, should none be found */
     _Atomic uint64_t trimmed_until; /* what may_shrink counted when it began the round */
 
     /* monitor */
