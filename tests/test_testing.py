@@ -218,7 +218,7 @@ def pytest_in(directory: Path, text: str, *options: str) -> str:
         sys.exit(pytest.main(["-p", "no:pygo", "-p", "pygo._pytest_plugin", "-p", "no:cacheprovider", "-q",
                               "--rootdir", {str(directory)!r}, {str(test)!r}, *{list(options)!r}]))
     """
-    return run_program(program).out
+    return run_program(program, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}).out
 
 
 def test_the_leak_fixture_fails_the_test_that_leaks(tmp_path: Path) -> None:
