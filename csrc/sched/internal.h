@@ -219,6 +219,8 @@ pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task); /* NULL: no stack; the
 void pg_arrive(pg_worker *worker, pg_fiber *fiber);       /* first thing on a stack just switched to */
 void pg_settle_previous(pg_worker *worker);               /* publish what was left: only now may others resume it */
 _Noreturn void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber);
+/* Leave `fiber` for the next task or the worker's own stack; returns when it is resumed, maybe elsewhere. */
+void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post);
 void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's own stack, until it is switched back to */
 size_t pg_expire_timers(pg_nanos now);
 
@@ -239,6 +241,8 @@ void pg_monitor_start_locked(void);
 /* The system has refused a thread, and there is not even a monitor to try again: then whoever rests or waits does. */
 bool pg_threads_lacking(void);
 void pg_threads_retry(void);
+
+static inline pg_thread *pg_thread_of(pg_task *stand_in) { return pg_container_of(stand_in, pg_thread, stand_in); }
 
 static inline pg_worker *pg_worker_of_thread(void)
 {
