@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <string.h>
 
+#include "sched/internal.h"
 #include "sync/chan.h"
 #include "tasks.h"
 
@@ -528,6 +529,73 @@ static void a_child_process_has_a_scheduler_of_its_own(void)
     finish(mine);
 }
 
+static atomic_uint lock_held;
+
+static void *hold_lock(void *opaque)
+{
+    pg_lock *lock = opaque;
+    pg_lock_acquire(lock);
+    pg_store_release(&lock_held, 1);
+    while (pg_load_acquire(&lock_held) == 1) pg_nanosleep(100000);
+    pg_lock_release(lock);
+    return NULL;
+}
+
+static pg_lock *const locks[] = {&pg_the_sched.lock, &pg_the_sched.fiber_lock, &pg_the_sched.look_lock,
+                                 &pg_the_sched.inject.lock, &pg_the_sched.no_stack.lock, &pg_the_sched.timers.lock};
+enum { LOCKS = sizeof locks / sizeof *locks, TAKEN_FOR_FORK = 2 };
+
+static void after_fork_with_locks(void)
+{
+    alarm(20); /* a lock that nobody will release ends the child */
+    after_fork();
+    for (int i = 0; i < LOCKS; i++) {
+        pg_lock_acquire(locks[i]);
+        pg_lock_release(locks[i]);
+    }
+}
+
+static void locks_that_others_hold_at_a_fork_are_free_in_the_child(void)
+{
+    if (CHECK_SANITIZED) SKIP("the sanitizer does not survive a fork with threads");
+    for (int i = TAKEN_FOR_FORK; i < LOCKS; i++) {
+        pthread_t holder = check_thread(hold_lock, locks[i]);
+        while (pg_load_acquire(&lock_held) == 0) pg_os_yield();
+        pg_sched_before_fork();
+        pid_t child = check_fork(after_fork_with_locks);
+        pg_sched_after_fork_in_parent();
+        pg_store_release(&lock_held, 0);
+        CHECK_EQ(check_wait(child), 0);
+        check_join(holder);
+    }
+}
+
+static void *take_locks(void *opaque)
+{
+    pg_sched_stats stats;
+    while (!pg_load_acquire(&enough)) {
+        pg_sched_read_stats(&stats); /* the scheduler's, the timers' and that of the stacks */
+        pg_lock_acquire(&pg_the_sched.fiber_lock);
+        pg_lock_release(&pg_the_sched.fiber_lock);
+    }
+    return opaque;
+}
+
+static void locks_that_others_take_all_the_time_are_in_order_after_a_fork(void)
+{
+    if (CHECK_SANITIZED) SKIP("the sanitizer does not survive a fork with threads");
+    pg_store_release(&enough, false);
+    pthread_t taker = check_thread(take_locks, NULL);
+    for (int i = 0; i < 20; i++) {
+        pg_sched_before_fork();
+        pid_t child = check_fork(after_fork_with_locks);
+        pg_sched_after_fork_in_parent();
+        CHECK_EQ(check_wait(child), 0);
+    }
+    pg_store_release(&enough, true);
+    check_join(taker);
+}
+
 /* ---- refusal ---- */
 
 static void wait_for_many_stacks(void)
@@ -584,5 +652,7 @@ int main(void)
     RUN_WITH_WORKERS(workers_change_under_load);
     RUN_WITH_WORKERS(stopping_holds_every_task_until_resumed);
     RUN_WITH_WORKERS(a_child_process_has_a_scheduler_of_its_own);
+    RUN_WITH_WORKERS(locks_that_others_hold_at_a_fork_are_free_in_the_child);
+    RUN_WITH_WORKERS(locks_that_others_take_all_the_time_are_in_order_after_a_fork);
     return 0;
 }
