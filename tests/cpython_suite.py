@@ -3,6 +3,7 @@
     python tests/cpython_suite.py                      the modules of MODULES, one after the other
     python tests/cpython_suite.py test_list test_gc    these modules
     python tests/cpython_suite.py --workers 1,4 ...    with one worker, then with four
+    python tests/cpython_suite.py --deep ...           wait at audit events too, so below C code of all sorts
     python tests/cpython_suite.py --where thread ...   in an ordinary thread instead, without pygo
     python tests/cpython_suite.py --table FILE         also put the results into the table of docs/cpython-suite.md
 
@@ -315,6 +316,7 @@ class Moves:
         self.task = pygo.current_task()
         self.one_thread = one_thread
         self.held = False
+        self.in_hook = False
         self.pid = os.getpid()
         self.threads = {threading.get_native_id()}
         self.count = 0
@@ -343,6 +345,17 @@ class Moves:
         else:
             self.pygo.sleep(0)
         self.count += threading.get_native_id() != start
+
+    def at_audit_events(self) -> None:
+        """Let others run at every event that the interpreter audits, too: imports, opened files, compiled code."""
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            if not self.in_hook:
+                self.in_hook = True
+                self.at_assertion()
+                self.in_hook = False
+
+        sys.addaudithook(hook)
 
 
 def wrap_assertions(before: Callable[[], None]) -> None:
@@ -382,7 +395,7 @@ def run_module(name: str, report: Any, left_out: list[str], before_test: Callabl
     recorder.say(done=True)
 
 
-def run_in_task(name: str, report: Any, left_out: list[str], one_thread: list[str]) -> None:
+def run_in_task(name: str, report: Any, left_out: list[str], one_thread: list[str], deep: bool) -> None:
     import pygo
 
     crowd = Crowd()
@@ -390,6 +403,8 @@ def run_in_task(name: str, report: Any, left_out: list[str], one_thread: list[st
     def body() -> Moves:
         moves = Moves(pygo, one_thread)
         wrap_assertions(moves.at_assertion)
+        if deep:
+            moves.at_audit_events()
         run_module(name, report, left_out, moves.before_test)
         return moves
 
@@ -413,7 +428,7 @@ def run_in_thread(name: str, report: Any, left_out: list[str]) -> None:
 
 def child(where: str, name: str, path: str) -> None:
     """The whole of a child process. What to leave out, and what keeps its thread, comes through standard input."""
-    left_out, one_thread = json.load(sys.stdin)
+    left_out, one_thread, deep = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv[1:] = []
     with open(path, "w") as report:
@@ -422,7 +437,7 @@ def child(where: str, name: str, path: str) -> None:
         elif where == "thread":
             run_in_thread(name, report, left_out)
         else:
-            run_in_task(name, report, left_out, one_thread)
+            run_in_task(name, report, left_out, one_thread, deep)
 
 
 # ---- the parent
@@ -493,6 +508,7 @@ def run_child(
     one_thread: list[str],
     workers: int | None = None,
     limit: float = LIMIT,
+    deep: bool = False,
 ) -> Run:
     """Run one module in one place."""
     run = Run()
@@ -517,7 +533,7 @@ def run_child(
                 preexec_fn=set_process_up,
             )
             assert process.stdin is not None
-            process.stdin.write(json.dumps([left_out, one_thread]).encode())
+            process.stdin.write(json.dumps([left_out, one_thread, deep]).encode())
             process.stdin.close()
             try:
                 process.wait(limit)
@@ -619,6 +635,7 @@ def check_module(
     workers: Sequence[int | None] = (None,),
     limit: float = LIMIT,
     always_compare: bool = True,
+    deep: bool = False,
 ) -> Verdict:
     """Run a module in both places and say what is wrong. In the main thread only if needed, unless `always_compare`."""
     verdict = Verdict(module)
@@ -629,7 +646,7 @@ def check_module(
     out, listed, still = (Listed(exceptions, module, kind) for kind in (LEFT_OUT, FAILS, ONE_THREAD))
     for count in workers:
         label = place if count is None else f"{place}, {count} workers"
-        verdict.runs[label] = run_child(place, name, out.patterns(), still.patterns(), count, limit)
+        verdict.runs[label] = run_child(place, name, out.patterns(), still.patterns(), count, limit, deep)
     if always_compare or any(run.trouble or not all(map(listed.find, run.failed())) for run in verdict.runs.values()):
         verdict.main = run_child("main", name, out.patterns(), [], limit=limit)
         if verdict.main.trouble:  # nothing can be said about the task then
@@ -693,8 +710,10 @@ def replaced(text: str, begin: str, end: str, what: str) -> str:
 def update_page(path: Path, verdicts: list[Verdict], workers: Sequence[int | None], exceptions: list[Excepted]) -> None:
     """Put the results of this Python into its column."""
     text = path.read_text()
-    columns = {python: cells for python, cells in read_table(text).items() if not python.startswith(f"{MINOR}.")}
-    columns[platform.python_version()] = {
+    columns = read_table(text)
+    before = columns.get(platform.python_version(), {})  # a run of some modules leaves the others as they are
+    columns = {python: cells for python, cells in columns.items() if not python.startswith(f"{MINOR}.")}
+    columns[platform.python_version()] = before | {
         "date": datetime.date.today().isoformat(),
         "workers": ", ".join(str(count or "default") for count in workers),
         **{verdict.module: verdict.cell() for verdict in verdicts},
@@ -711,6 +730,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one module in one place")
     parser.add_argument("--no-exceptions", action="store_true", help="as if the list of exceptions were empty")
     parser.add_argument("--quick", action="store_true", help="compare with the main thread only what fails")
+    parser.add_argument("--deep", action="store_true", help="let others run at audit events too")
     parser.add_argument("--brief", action="store_true", help="names of failed tests without their tracebacks")
     parser.add_argument("--table", type=Path, help="also put the results into this page, docs/cpython-suite.md")
     options = parser.parse_args()
@@ -726,11 +746,12 @@ def main() -> None:
             workers=workers,
             limit=options.limit,
             always_compare=not options.quick,
+            deep=options.deep,
         )
         print(shown(verdict, not options.brief), flush=True)
         verdicts.append(verdict)
-    if options.table:
-        update_page(options.table, verdicts, workers, exceptions)
+        if options.table:
+            update_page(options.table, [verdict], workers, exceptions)
     failed = [verdict.module for verdict in verdicts if verdict.problems]
     sys.exit(f"{len(failed)} of {len(verdicts)} modules failed: {' '.join(failed)}" if failed else 0)
 

@@ -13,13 +13,13 @@ from helpers import LONG_TESTS
 
 # In the usual run each Python takes other modules, of those that are quick and say much.
 SHORT = {
-    (3, 11): ["test_generators", "test_context", "test_fork1", "test_sqlite3"],
-    (3, 12): ["test_exceptions", "test_sys_settrace", "test_gc", "test_contextlib"],
-    (3, 13): ["test_coroutines", "test_monitoring", "test_ctypes", "test_functools"],
-    (3, 14): ["test_traceback", "test_sys_setprofile", "test_struct", "test_context"],
-    (3, 15): ["test_sys", "test_thread", "test_list", "test_threading_local"],
+    (3, 11): "test_generators test_context test_fork1 test_sqlite3 test_decimal test_select",
+    (3, 12): "test_sys_settrace test_gc test_contextlib test_zlib test_float test_set",
+    (3, 13): "test_coroutines test_monitoring test_ctypes test_functools test_re",
+    (3, 14): "test_traceback test_sys_setprofile test_struct test_tempfile test_asyncio.test_queues",
+    (3, 15): "test_sys test_thread test_list test_threading_local test_hashlib test_asyncio.test_locks",
 }
-CHOSEN = suite.MODULES if LONG_TESTS else SHORT.get(sys.version_info[:2], SHORT[3, 11])
+CHOSEN = suite.MODULES if LONG_TESTS else SHORT.get(sys.version_info[:2], SHORT[3, 11]).split()
 WORKERS = [1, 4] if LONG_TESTS else [4]
 
 
