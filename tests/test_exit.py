@@ -417,6 +417,25 @@ def test_a_wait_in_a_finalizer_at_shutdown_does_not_hang() -> None:
     assert program.code == 0, program
 
 
+def test_no_task_begins_at_shutdown_any_more() -> None:
+    """A wait in a finalizer let fresh tasks run in an interpreter half taken apart, which now and then aborted."""
+    program = run_program(
+        """
+        import pygo
+
+        class Late:
+            def __del__(self, pygo=pygo, TimeoutError=TimeoutError):
+                try:
+                    pygo.spawn(print, "begun", flush=True).join(timeout=0.3)
+                except TimeoutError:
+                    print("timed out", flush=True)
+
+        kept = Late()
+        """
+    )
+    assert (program.code, program.out, program.err) == (0, "timed out\n", "")
+
+
 @pytest.mark.parametrize(
     "wait",
     ["pygo.Channel().recv()", "pygo.spawn(int).join()", "parked.join()", "pygo.select()", "pygo.sync.Event().wait()"],

@@ -62,7 +62,11 @@ bool pg_sched_stop(pg_nanos patience)
 
 void pg_sched_resume(void)
 {
+    const pg_hooks *hooks = &pg_the_sched.hooks;
     if (!pg_load_relaxed(&pg_the_sched.stopping)) return;
+    /* Too late: a thread state made now would enter an interpreter that is being taken apart (3.14 stops only those
+     * that were there when it began). */
+    if (hooks->is_ending != NULL && hooks->is_ending()) return;
     set_stopping(false);
     pg_wake_if_free(); /* to look for work, and to keep time */
 }
