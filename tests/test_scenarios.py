@@ -1079,7 +1079,7 @@ def test_overflow_is_an_exception_after_moving(moves: int) -> None:
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import pygo
         from helpers import move_to_another_thread
-        from test_interpreter_state import by_getattr, by_nested_repr, by_python_calls, by_sort_key
+        from recursions import by_getattr, by_nested_repr, by_python_calls, by_sort_key
 
         stop = pygo.Channel()
 

@@ -38,7 +38,14 @@ void pygo_read_stats(pygo_stats *stats)
 int pygo_workers(void) { return pg_sched_workers(); }
 int pygo_set_workers(int workers) { return pg_sched_set_workers(workers); }
 int pygo_cpu_count(void) { return pg_cpu_count(); }
-int pygo_set_default_stack_size(size_t size) { return pg_stack_set_default_size(size); }
+
+int pygo_set_default_stack_size(size_t size)
+{
+    enum { LEAST_ASKED = 64 * 1024 }; /* the same in all versions */
+    if (size >= LEAST_ASKED && size < INTERP_LEAST_STACK) size = INTERP_LEAST_STACK;
+    return pg_stack_set_default_size(size);
+}
+
 size_t pygo_default_stack_size(void) { return pg_stack_default_size(); }
 void pygo_set_seed(int on, unsigned long long seed) { pg_sched_set_seed(on != 0, seed); }
 void pygo_inject_stale_wakes(unsigned every) { pg_sched_inject_stale_wakes(every); }

@@ -124,8 +124,7 @@ static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ss
         PyErr_Format(PyExc_ValueError, "a stack size must be positive, not %zd", size);
         return NULL;
     }
-    enum { LEAST = 64 * 1024 };
-    if (pg_sched_segment_link(&segment, size < LEAST ? LEAST : (size_t)size) != PG_OK) return PyErr_NoMemory();
+    if (pg_sched_segment_link(&segment, size < INTERP_LEAST_STACK ? INTERP_LEAST_STACK : (size_t)size) != PG_OK) return PyErr_NoMemory();
     stack_call call = {args + 1, count - 1, keywords};
     interp_stack_enter(segment.stack.base, pg_stack_size(&segment.stack), &saved);
     PyObject *result = pg_switch_call_on(segment.stack.top, run_stack_call, &call);
