@@ -1623,8 +1623,11 @@ assert pygo.runtime.stats().unguarded_stacks > 0
 
 MUNMAP_PROGRAM = """
 import pygo
-for _ in range(6):
-    assert pygo.call_on_stack(1 << 24, int, "3") == 3
+
+def nest(depth):  # deeper than segments are kept
+    return depth if depth == 10 else pygo.call_on_stack(1 << 24, nest, depth + 1)
+
+assert nest(0) == 10
 tasks = [pygo.Task(int, ("3",), stack_size=1 << 24) for _ in range(6)]
 assert [task.join() for task in tasks] == [3] * 6
 """

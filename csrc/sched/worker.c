@@ -274,9 +274,11 @@ bool pg_worker_give_turn_in_place(pg_worker *worker)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
     if (worker->current == NULL || hooks->leave == NULL || does_another_wait()) return false;
+    pg_store_relaxed(&worker->watched, NULL); /* this is no blocking call */
     hooks->leave(worker->current);
     give_turn(worker);
     hooks->enter(NULL, worker->current);
+    pg_store_relaxed(&worker->watched, worker->current);
     return true;
 }
 
