@@ -202,13 +202,19 @@ static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
 }
 
 /* In a fork's child, the task that forked, as for the main thread elsewhere: tasks go on while it waits, until the very
- * end; then it is not to wait for them. */
-static bool gives_up_as_main(pg_task *self, pg_nanos deadline)
+ * end. Then nobody can end its wait but the clock, and no worker is left to look at it. PG_OK: it may park. */
+static int wait_as_main(pg_task *self, pg_nanos deadline)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
-    if (self->fiber != pg_the_sched.main_fiber) return false;
-    pg_sched_resume();
-    return deadline == PG_FOREVER && hooks->is_ending != NULL && hooks->is_ending() && hooks->thread_stuck();
+    if (self->fiber != pg_the_sched.main_fiber) return PG_OK;
+    if (hooks->is_ending == NULL || !hooks->is_ending()) {
+        pg_sched_resume();
+        return PG_OK;
+    }
+    if (deadline == PG_FOREVER) return hooks->thread_stuck() ? PG_EINTERRUPTED : PG_OK;
+    pg_nanos left = self->kind == PG_KIND_BUBBLED ? 0 : deadline - pg_now();
+    if (left > 0) pg_nanosleep(left);
+    return PG_ETIMEDOUT;
 }
 
 static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
@@ -217,7 +223,10 @@ static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool
     if (self->kind == PG_KIND_THREAD) pg_thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
         if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
-        if (PG_UNLIKELY(pg_the_sched.main_fiber != NULL) && gives_up_as_main(self, deadline)) return PG_EINTERRUPTED;
+        if (PG_UNLIKELY(pg_the_sched.main_fiber != NULL)) {
+            int as_main = wait_as_main(self, deadline);
+            if (as_main != PG_OK) return as_main;
+        }
         int outcome = pg_sched_park(self, deadline);
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
