@@ -242,6 +242,7 @@ class Crowd:
         self._stopped = False
         self._never: Any = pygo.Channel()
         self._chance = random.Random(1)
+        self._time_sleep = time.sleep  # tests replace it
         self._pipe = os.pipe()  # one for the whole run: tests look at which descriptors are free
         self._tasks: list[Any] = []
         for _ in range(20):
@@ -269,7 +270,7 @@ class Crowd:
         return "sleeps"
 
     def _block(self) -> str:
-        time.sleep(self._pause())
+        self._time_sleep(self._pause())
         self.pygo.yield_now()
         return "blocks"
 
