@@ -459,3 +459,21 @@ def test_the_recursion_depth_is_reset_when_a_stack_is_used_again(workers: int) -
     first = side_by_side(body)
     for _ in range(10):
         assert min(side_by_side(body)) >= min(first) - 100
+
+
+def test_a_recursion_limit_that_is_lowered_again_stops_no_parked_task() -> None:
+    # 3.11 counts against the limit; tasks whose stack bears less than a high limit must not end below zero afterwards.
+    program = """
+        import sys, pygo
+        from pygo import testing
+
+        sys.setrecursionlimit(10_050)
+        ch = pygo.Channel()
+        task = pygo.spawn(lambda: [ch.recv(), len(str(1))])
+        testing.wait_until_blocked(task)
+        pygo.spawn(len, "").join()  # leaves an idle fiber
+        sys.setrecursionlimit(1000)
+        ch.send(1)
+        print(task.join(timeout=20), pygo.spawn(lambda: len(str(1))).join(timeout=20))
+    """
+    assert run_program(program).ok().out == "[1, 1] 1\n"

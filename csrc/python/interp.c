@@ -200,6 +200,9 @@ int interp_fiber_init(pg_fiber *fiber)
     if (self->state == NULL) return PG_ENOMEM;
     install_first_chunk(self);
     self->state->thread_id = suspended_ident(fiber);
+#if PY_VERSION_HEX < 0x030C0000
+    self->seen_limit = self->state->recursion_limit;
+#endif
     set_bounds(self->state, fiber->stack.base, (size_t)((char *)self - fiber->stack.base), &self->c_budget);
     return PG_OK;
 }
@@ -233,6 +236,19 @@ void interp_fiber_fini(pg_fiber *fiber)
 #define GILSTATE_KEY (_PyRuntime.autoTSSkey)
 #endif
 
+#if PY_VERSION_HEX < 0x030C0000
+/* sys.setrecursionlimit moves the counters of all threads by the difference of the limits. Where ours pretended to a depth,
+ * since the stack bears less than the limit, lowering it left a counter far below zero: a fatal error at the next call. */
+static void after_lower_limit(interp_fiber *self)
+{
+    PyThreadState *state = self->state;
+    int old = self->seen_limit, pretended = old > self->c_budget ? old - self->c_budget : 0;
+    int lowered = old - state->recursion_limit;
+    if (lowered > 0) state->recursion_remaining += lowered < pretended ? lowered : pretended;
+    self->seen_limit = state->recursion_limit;
+}
+#endif
+
 static void before_attach(pg_fiber *fiber, PyThreadState *state)
 {
     interp_fiber *self = extra(fiber);
@@ -251,6 +267,7 @@ static void after_attach(pg_fiber *fiber, PyThreadState *state)
 {
 #if PY_VERSION_HEX < 0x030C0000
     PyThread_tss_set(&GILSTATE_KEY, state);
+    if (PG_UNLIKELY(extra(fiber)->seen_limit != state->recursion_limit)) after_lower_limit(extra(fiber));
 #endif
 #if PY_VERSION_HEX >= 0x030D0000
     if (PG_UNLIKELY(fiber_of_forked_main != NULL) && pg_os_is_main_thread())
@@ -266,6 +283,9 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
         PyEval_RestoreThread(state);
     } else {
         interp_state(from)->thread_id = suspended_ident(from);
+#if PY_VERSION_HEX < 0x030C0000
+        extra(from)->seen_limit = interp_state(from)->recursion_limit;
+#endif
         PyThreadState_Swap(state);
 #if PY_VERSION_HEX >= 0x030C0000
         /* The swap dropped and retook the GIL and counted that as a change of threads. To a thread that waits for the
@@ -279,6 +299,9 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
 void interp_leave(pg_fiber *fiber)
 {
     interp_state(fiber)->thread_id = suspended_ident(fiber);
+#if PY_VERSION_HEX < 0x030C0000
+    extra(fiber)->seen_limit = interp_state(fiber)->recursion_limit;
+#endif
     PyEval_SaveThread();
 #ifdef GILSTATE_KEY
     PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */

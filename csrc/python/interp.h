@@ -16,6 +16,7 @@ typedef struct interp_fiber {
     PyThreadState *state;
     int c_budget;             /* 3.12, 3.13: c_recursion_remaining of an idle fiber; 3.11: recursion_remaining */
     pg_worker *worker;        /* the OS thread whose ids these are */
+    int seen_limit;           /* 3.11: recursion_limit when the fiber was last left */
     unsigned long ident;
 } interp_fiber;
 
