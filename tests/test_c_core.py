@@ -261,7 +261,7 @@ MUTATIONS = [
     Mutation(
         "hole_in_the_heap_not_sifted_up",
         "sources/timer.c",
-        "if (last->deadline < timer->deadline) {",
+        "if (last.deadline < timer->deadline) {",
         "if (false) {",
         "test_timer",
         "random_use_agrees_with_a_plain_array",
