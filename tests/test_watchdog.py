@@ -159,12 +159,13 @@ pygo.Channel().recv(timeout=0.3)
     matches = [LINE.fullmatch(line) for line in lines]
     assert all(matches) and len(matches) >= 10, err
     rows = [(*map(int, match.groups()[:-1]), sum(map(int, match[10].split()))) for match in matches if match]
-    times, workers, idle, threads, blocked, ready, timers, switches, shared, queued = zip(*rows, strict=True)
+    times, workers, idle, threads, blocked, ready, timers, switches, _shared, _queued = zip(*rows, strict=True)
     assert list(times) == sorted(set(times))
     assert set(workers) == {count}
     assert all(one <= other for one, other in zip(idle, threads, strict=True))
     assert max(blocked) >= 1 and max(timers) >= 1 and max(ready) >= 1
-    assert idle[-1] == threads[-1] and ready[-1] == shared[-1] == queued[-1] == 0
+    rests = [row for row in rows[-8:] if row[2] == row[3] and row[5] == row[8] == row[9] == 0]
+    assert rests, err  # in one of the last lines: the scheduler has a task of its own now and then
     assert list(switches) == sorted(switches)
 
 
