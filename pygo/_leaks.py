@@ -16,13 +16,23 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable, Iterator
-from types import CellType, FrameType, FunctionType
+from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from pygo._native import Case, Task, _Bubble, _timer_channels, all_tasks
 
 OPTIMIZED = 0x1  # a code flag: the frame's locals are not a namespace of their own
 OWN_REFERENCES = 3  # while _unexplained counts: its list, its variable, getrefcount's argument
+
+
+def _referents(value: Any) -> list[Any]:
+    """What the value refers to, as far as the collector knows.
+
+    Of a module only its namespace: what its C code keeps counts as held by somebody unseen. CPython 3.12's `_asyncio`
+    visits iterators on its list of free ones, and to get hold of those, as gc.get_referents does, closes the list to a
+    ring, which the next collection never leaves.
+    """
+    return [value.__dict__] if isinstance(value, ModuleType) else gc.get_referents(value)
 
 
 def _locals_of(frame: FrameType) -> list[Any]:
@@ -59,9 +69,9 @@ def _exempt(suspects: list[_Suspect], objects: list[Any]) -> set[int]:
             found.update(map(id, value.__closure__ or ()))
     for value in objects:
         if type(value) is CellType:
-            if any(id(content) in found for content in gc.get_referents(value)):
+            if any(id(content) in found for content in _referents(value)):
                 found.add(id(value))
-        elif type(value) is Case and any(id(channel) in waited_for for channel in gc.get_referents(value)):
+        elif type(value) is Case and any(id(channel) in waited_for for channel in _referents(value)):
             found.add(id(value))  # while it waits, select holds its cases
     return found
 
@@ -70,7 +80,7 @@ def _unexplained(objects: list[Any], tasks: list[Task[Any]], exempt: set[int]) -
     """Those of `objects` that somebody holds whom the collector does not know."""
     explained = dict.fromkeys(map(id, objects), 0)
     for holder in (*objects, *tasks):
-        for value in gc.get_referents(holder):
+        for value in _referents(holder):
             key = id(value)
             if key in explained:
                 explained[key] += 1
@@ -102,7 +112,7 @@ class _Marks:
             self._seen.add(key)
             self._kept.append(value)
             if key not in self._opaque:
-                stack.extend(gc.get_referents(value))
+                stack.extend(_referents(value))
 
     def reveal(self, task: Task[Any]) -> None:
         """The task lives: what it holds is reachable."""

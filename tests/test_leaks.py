@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import wait_until
+from helpers import run_program, wait_until
 
 import pygo
 from pygo import runtime
@@ -253,3 +253,29 @@ def test_it_can_be_called_from_a_task_and_leaves_no_trace(workers: int) -> None:
     assert runtime.leaked_tasks() == []  # this function could wake it now
     ch.close()
     tasks[0].exception()
+
+
+def test_free_lists_of_asyncio_are_left_alone() -> None:
+    """CPython 3.12 shows them to the collector, and whoever takes what it shows turns them into a ring without end."""
+    run_program(
+        """
+        import asyncio, gc, resource
+        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+        import pygo
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            for _ in range(20):
+                future = loop.create_future()
+                loop.call_soon(future.set_result, None)
+                await future
+
+        asyncio.run(main())
+        lost = pygo.spawn(pygo.Channel().recv)
+        while lost.state != "waiting":
+            pygo.yield_now()
+        for _ in range(3):
+            assert pygo.runtime.leaked_tasks() == [lost]
+            gc.collect()
+        """
+    ).ok()

@@ -226,13 +226,14 @@ static bool trim_all_free(pg_sched *sched, size_t unused)
     return some;
 }
 
-enum trim_outcome { TRIM_NOTHING, TRIM_LATER, TRIM_DEEP };
+enum trim_outcome { TRIM_FREE, TRIM_NOTHING, TRIM_LATER, TRIM_DEEP };
 
 static enum trim_outcome trim_parked(pg_fiber *fiber, pg_nanos now)
 {
     pg_task *task = fiber->task;
     unsigned seen = PG_TASK_PARKED;
-    if (task == NULL || fiber->trimmed_park == fiber->park_count) return TRIM_NOTHING;
+    if (task == NULL) return TRIM_FREE;
+    if (fiber->trimmed_park == fiber->park_count) return TRIM_NOTHING;
     if (pg_load_relaxed(&task->state) != PG_TASK_PARKED) return TRIM_NOTHING;
     if (now - fiber->parked_at < pg_load_relaxed(&pg_the_sched.scavenge_interval)) return TRIM_LATER;
     if (!pg_cas_acqrel(&task->state, &seen, PG_TASK_ACTIVE)) return TRIM_NOTHING; /* pairs with the parker's CAS */
@@ -277,7 +278,8 @@ static void begin_round(pg_sched *sched)
     if (pg_load_relaxed(&sched->trimmed_until) != now) sched->trim_samples = SAMPLES;
     sched->trim_unseen = sched->hooks.serial ? pg_load_relaxed(&sched->fiber_count) : 0;
     sched->trim_rest = lesser(sched->trim_unseen, SAMPLE);
-    if (sched->trim_unseen <= SAMPLE) sched->trim_samples = 0;
+    if (sched->trim_unseen - lesser(sched->trim_unseen, pg_load_relaxed(&sched->free_count)) <= SAMPLE)
+        sched->trim_samples = 0; /* it is no sample then */
     else if (sched->trim_samples > 0) sched->trim_samples--;
     pg_store_relaxed(&sched->trimmed_until, now);
     pg_store_relaxed(&sched->trim_later, sched->trim_samples > 0);
@@ -294,11 +296,11 @@ static void trim_all_parked(pg_sched *sched)
     if (sched->trim_rest == 0) begin_round(sched);
     while (sched->trim_rest > 0 && in_time && !pg_is_seeded()) {
         enum trim_outcome outcome = trim_parked(next_of_all(sched), start);
-        sched->trim_rest--;
         sched->trim_unseen--;
-        if (outcome != TRIM_NOTHING) pg_store_relaxed(&sched->trim_later, true);
-        if (outcome == TRIM_DEEP && sched->trim_rest < BEHIND_DEEP)
-            sched->trim_rest = lesser(sched->trim_unseen, BEHIND_DEEP);
+        if (outcome != TRIM_FREE) sched->trim_rest--;
+        if (outcome >= TRIM_LATER) pg_store_relaxed(&sched->trim_later, true);
+        if (outcome == TRIM_DEEP && sched->trim_rest < BEHIND_DEEP) sched->trim_rest = BEHIND_DEEP;
+        sched->trim_rest = lesser(sched->trim_rest, sched->trim_unseen);
         if (sched->trim_unseen % BATCH != 0) continue;
         in_time = pg_now() - start < TRIM_TIME;
         pg_sched_yield();

@@ -27,6 +27,7 @@ enum {
 #define PG_SIGNAL_SLICE (PG_SECOND / 20)
 #define PG_RETRY_EVERY ((pg_nanos)5000000)    /* what the system has refused is asked for again */
 #define PG_SCAVENGE_EVERY PG_SECOND
+#define PG_REST_TIME ((pg_nanos)2000000)      /* for tasks to come to a scheduling point, after a wait during the exit */
 #define PG_RETIRE_AFTER (2 * PG_SECOND)       /* idle time after which a spare worker thread ends */
 
 /* An OS thread as the thread-local slot knows it. */

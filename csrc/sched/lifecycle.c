@@ -60,15 +60,16 @@ bool pg_sched_stop(pg_nanos patience)
     return true;
 }
 
-void pg_sched_resume(void)
+bool pg_sched_resume(void)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
-    if (!pg_load_relaxed(&pg_the_sched.stopping)) return;
+    if (PG_LIKELY(!pg_load_relaxed(&pg_the_sched.stopping))) return false;
     /* Too late: a thread state made now would enter an interpreter that is being taken apart (3.14 stops only those
      * that were there when it began). */
-    if (hooks->is_ending != NULL && hooks->is_ending()) return;
+    if (hooks->is_ending != NULL && hooks->is_ending()) return false;
     set_stopping(false);
     pg_wake_if_free(); /* to look for work, and to keep time */
+    return true;
 }
 
 static void forget_worker(pg_worker *worker)

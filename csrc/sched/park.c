@@ -139,9 +139,12 @@ static int thread_park(pg_thread *thread, pg_nanos deadline)
     const pg_hooks *hooks = &pg_the_sched.hooks;
     if (pg_task_take_notification(&thread->stand_in)) return PG_OK;
     if (deadline != PG_FOREVER && (deadline <= 0 || pg_now() >= deadline)) return PG_ETIMEDOUT;
-    pg_sched_resume(); /* whoever waits wants tasks to go on, even while the process ends */
+    /* Handlers of the process's exit may wait, in the main thread, and then tasks go on. But they must rest again before
+     * it goes on, for it may be about to take the interpreter apart; so no other thread may let them go on. */
+    bool resumed = thread->is_main && pg_sched_resume();
     void *token = hooks->thread_leave ? hooks->thread_leave() : NULL;
     int outcome = thread_sleep(thread, deadline);
+    if (PG_UNLIKELY(resumed)) pg_sched_stop(PG_REST_TIME);
     thread_return(token);
     return outcome == PG_OK && thread->is_main ? PG_EINTERRUPTED : outcome;
 }
@@ -203,12 +206,12 @@ static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
 
 /* In a fork's child, the task that forked, as for the main thread elsewhere: tasks go on while it waits, until the very
  * end. Then nobody can end its wait but the clock, and no worker is left to look at it. PG_OK: it may park. */
-static int wait_as_main(pg_task *self, pg_nanos deadline)
+static int wait_as_main(pg_task *self, pg_nanos deadline, bool *resumed)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
     if (self->fiber != pg_the_sched.main_fiber) return PG_OK;
     if (hooks->is_ending == NULL || !hooks->is_ending()) {
-        pg_sched_resume();
+        *resumed = pg_sched_resume();
         return PG_OK;
     }
     if (deadline == PG_FOREVER) return hooks->thread_stuck() ? PG_EINTERRUPTED : PG_OK;
@@ -220,14 +223,16 @@ static int wait_as_main(pg_task *self, pg_nanos deadline)
 static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool shielded)
 {
     unsigned quiet = 0; /* looks in a row at which all was quiet */
+    bool resumed = false;
     if (self->kind == PG_KIND_THREAD) pg_thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
     while (!is_done(done)) {
         if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         if (PG_UNLIKELY(pg_the_sched.main_fiber != NULL)) {
-            int as_main = wait_as_main(self, deadline);
+            int as_main = wait_as_main(self, deadline, &resumed);
             if (as_main != PG_OK) return as_main;
         }
         int outcome = pg_sched_park(self, deadline);
+        if (PG_UNLIKELY(resumed)) pg_sched_stop(0); /* its own worker is up, so there is nothing to wait for */
         if (is_done(done)) return PG_OK;
         if (outcome == PG_EINTERRUPTED && !pg_the_sched.hooks.thread_interrupted() &&
             (deadline != PG_FOREVER || !gives_up_stuck(self, done, &quiet)))

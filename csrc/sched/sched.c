@@ -76,10 +76,7 @@ void pg_sched_set_seed(bool on, uint64_t seed)
     pg_sched *sched = &pg_the_sched;
     pg_store_relaxed(&sched->seed, seed);
     pg_store_seqcst(&pg_sched_is_seeded, on); /* pairs with the look of pg_fibers_scavenge: none begins from here on */
-    while (on && pg_load_seqcst(&sched->scavenging)) {
-        pg_sched_resume(); /* as whoever waits */
-        pg_nanosleep(PG_SPIN_TIME);
-    }
+    while (on && pg_load_seqcst(&sched->scavenging) && !pg_load_relaxed(&sched->stopping)) pg_nanosleep(PG_SPIN_TIME);
     pg_store_relaxed(&sched->drawn, seed);
 }
 
