@@ -50,7 +50,7 @@ def test_everything_at_once_keeps_its_invariants() -> None:
     ],
 )
 def test_what_is_planted_is_found(fault: str, found: str) -> None:
-    ended = run_soak("--seconds", 3, "--seed", 1, "--plant", fault)
+    ended = run_soak("--seconds", 100, "--rounds", 150, "--seed", 1, "--plant", fault)
     assert ended.returncode == 1 and found in ended.stdout, f"{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
 
 
