@@ -116,6 +116,7 @@ typedef struct pg_sched {
     int permits;                 /* lock: how many exist */
     atomic_int permits_free;     /* written under lock; negative while workers are to be fewer */
     pg_node idle, waiting;       /* lock */
+    bool waiting_had_last;       /* lock: see next_in_line */
     pg_node threads;             /* lock: threads that are not workers */
     _Atomic(pg_worker *) timekeeper; /* the resting worker that wakes for the next timer: the last that lay down */
     atomic_int thread_count;     /* written under lock */

@@ -75,6 +75,7 @@ static void leave_list(pg_worker *worker)
 /* The worker becomes a permit holder that searches. The permit has been taken from the count or from its last holder. */
 static void give_permit(pg_worker *worker)
 {
+    pg_the_sched.waiting_had_last = worker->sleep == QUEUED || worker->sleep == LOCKED_IDLE;
     leave_list(worker);
     worker->permit = true;
     atomic_fetch_and_explicit(&worker->attention, ~(unsigned)ATTEND_LOST, memory_order_relaxed);
@@ -94,14 +95,31 @@ static pg_worker *first_waiting(void)
     return node ? pg_container_of(node, pg_worker, link) : NULL;
 }
 
+static pg_worker *first_idle(void)
+{
+    pg_node *node = pg_list_first(&pg_the_sched.idle);
+    return node ? pg_container_of(node, pg_worker, link) : NULL;
+}
+
+/* Who is to have a permit: workers that wait for one and, where there are tasks for anybody, the others take turns. Else
+ * two pinned tasks that yield would pass the permit to and fro, and all others would starve. NULL: a thread to be started. */
+static pg_worker *next_in_line(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_worker *waiting = first_waiting();
+    bool others = waiting == NULL || (sched->waiting_had_last && pg_load_seqcst(&sched->inject.count) > 0);
+    return others ? first_idle() : waiting;
+}
+
 /* Pass the worker's permit to one that waits for it, or make it free. Returns whom to wake. */
 static pg_worker *release_permit(pg_worker *worker)
 {
-    pg_worker *heir = pg_load_relaxed(&pg_the_sched.stopping) ? NULL : first_waiting();
+    pg_worker *heir = NULL;
+    bool passes = !pg_load_relaxed(&pg_the_sched.stopping) && first_waiting() != NULL;
     worker->permit = false;
-    if (heir != NULL && pg_load_relaxed(&pg_the_sched.permits_free) >= 0) give_permit(heir);
-    else heir = NULL;
-    if (heir == NULL) pg_add_seqcst(&pg_the_sched.permits_free, 1);
+    if (passes && pg_load_relaxed(&pg_the_sched.permits_free) >= 0) heir = next_in_line();
+    if (heir != NULL) give_permit(heir);
+    else pg_add_seqcst(&pg_the_sched.permits_free, 1);
     return heir;
 }
 
@@ -165,9 +183,7 @@ void pg_wake_one(void)
     pg_worker *worker = NULL, *fresh = NULL;
     pg_lock_acquire(&sched->lock);
     if (take_free_permit()) {
-        worker = first_waiting();
-        if (worker == NULL && !pg_list_empty(&sched->idle))
-            worker = pg_container_of(pg_list_first(&sched->idle), pg_worker, link);
+        worker = next_in_line();
         if (worker != NULL) give_permit(worker);
         else if ((fresh = prepare_worker_locked()) == NULL) pg_add_seqcst(&sched->permits_free, 1);
     }
