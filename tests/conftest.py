@@ -37,14 +37,16 @@ def _seeds(text: str) -> range:
 SEEDS = _seeds(os.environ.get("PYGO_TEST_SEEDS", "3"))
 
 
-PORTED = ("test_go_*", "test_*_cpython", "test_deadlock")
+PORTED = ("test_go_*", "test_*_cpython", "test_deadlock", "test_synctest")
+OWN = ("test_cancel", "test_context", "test_futures", "test_once", "test_queues", "test_rwlock", "test_sync")
+OWN += ("test_taskgroup", "test_timer", "test_timers")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is ported, for `pytest -m ported`."""
+    """Mark what races with the scheduler by nature, ported or pygo's own, for `pytest -m behaviour`."""
     for item in items:
-        if any(fnmatch.fnmatchcase(item.path.stem, pattern) for pattern in PORTED):
-            item.add_marker("ported")
+        if any(fnmatch.fnmatchcase(item.path.stem, pattern) for pattern in PORTED + OWN):
+            item.add_marker("behaviour")
 
 
 def pytest_collection_finish() -> None:

@@ -599,7 +599,7 @@ def machinery(share: Share) -> None:
             sys.setswitchinterval(rng.choice([1e-6, 1e-4, 5e-3]))
         pygo.yield_now()
     if share.plants("leaked memory"):
-        share.kept.append(bytearray(rng.randbytes(1000)) * 4000)
+        share.kept.append(bytearray(rng.randbytes(1000)) * 400)
     share.work["machinery"] += 1
 
 

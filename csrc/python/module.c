@@ -124,7 +124,8 @@ static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ss
         PyErr_Format(PyExc_ValueError, "a stack size must be positive, not %zd", size);
         return NULL;
     }
-    if (pg_sched_segment_link(&segment, size < INTERP_LEAST_STACK ? INTERP_LEAST_STACK : (size_t)size) != PG_OK) return PyErr_NoMemory();
+    if (size < INTERP_LEAST_STACK) size = INTERP_LEAST_STACK;
+    if (pg_sched_segment_link(&segment, (size_t)size) != PG_OK) return PyErr_NoMemory();
     stack_call call = {args + 1, count - 1, keywords};
     interp_stack_enter(segment.stack.base, pg_stack_size(&segment.stack), &saved);
     PyObject *result = pg_switch_call_on(segment.stack.top, run_stack_call, &call);

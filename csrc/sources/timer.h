@@ -1,8 +1,9 @@
 /* Timers: a 4-ary heap of deadlines with removal from the middle.
  *
  * A source: it returns what is due and schedules nothing. One heap serves the process, and each bubble (sched/bubble.h)
- * has one on a clock of its own. Its lock is a leaf, except that a timer's fire function runs under it, so that pg_timer_stop, once it returns, means "not firing any more". A fire
- * function therefore only flips a state and says whether its task is to be enqueued by the caller afterwards.
+ * has one on a clock of its own. Its lock is a leaf, except that a timer's fire function runs under it, so that
+ * pg_timer_stop, once it returns, means "not firing any more". A fire function therefore only flips a state and says
+ * whether its task is to be enqueued by the caller afterwards.
  */
 #ifndef PG_TIMER_H
 #define PG_TIMER_H
