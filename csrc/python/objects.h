@@ -207,7 +207,7 @@ void task_setup(void); /* once, before the first */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
-/* The object around the record: borrowed, NULL for tasks that are none of Python's. */
+/* The object around the record: borrowed, NULL for tasks that are none of Python's and stand-ins of threads. */
 TaskObject *task_from_core(pg_task *core);
 PyObject *task_list_all(void);
 /* What _snapshot() gives as a stack, of an ordinary thread; empty for an unknown one. */
@@ -222,7 +222,6 @@ int task_cancel_bubble(BubbleObject *bubble); /* -1 with MemoryError */
 size_t task_live_count(void);
 uint64_t task_started_count(void);
 
-TaskObject *task_from_core(pg_task *core); /* borrowed; NULL if it is none of ours, or a thread's stand-in */
 /* As Task.cancel(): false if it has ended. */
 bool task_cancel(TaskObject *task, PyObject *reason);
 /* Cancel all live tasks of the group. -1 with MemoryError. */
