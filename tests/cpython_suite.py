@@ -242,7 +242,7 @@ class Crowd:
         self._stopped = False
         self._never: Any = pygo.Channel()
         self._chance = random.Random(1)
-        self._time_sleep = time.sleep  # tests replace it
+        self._sleep_outside, self._read_pipe, self._write_pipe = time.sleep, os.read, os.write  # tests replace them
         self._pipe = os.pipe()  # one for the whole run: tests look at which descriptors are free
         self._tasks: list[Any] = []
         for _ in range(20):
@@ -270,14 +270,14 @@ class Crowd:
         return "sleeps"
 
     def _block(self) -> str:
-        self._time_sleep(self._pause())
+        self._sleep_outside(self._pause())
         self.pygo.yield_now()
         return "blocks"
 
     def _read(self) -> str:
-        reader = self.pygo.spawn(os.read, self._pipe[0], 1)
+        reader = self.pygo.spawn(self._read_pipe, self._pipe[0], 1)
         self.pygo.sleep(0.002)
-        os.write(self._pipe[1], b"x")
+        self._write_pipe(self._pipe[1], b"x")
         reader.join()
         return "reads"
 
@@ -318,18 +318,19 @@ class Moves:
         self.one_thread = one_thread
         self.held = False
         self.in_hook = False
+        self.getpid, self.thread_id = os.getpid, threading.get_native_id  # tests replace them
         self.pid = os.getpid()
-        self.threads = {threading.get_native_id()}
+        self.threads = {self.thread_id()}
         self.count = 0
         self.asserts = 0
 
     def before_test(self, test: str) -> None:
         """Go on on another OS thread, as far as that happens within a few waits."""
         self.held = matches(test, self.one_thread)
-        start = threading.get_native_id()
+        start = self.thread_id()
         for _ in range(10):
             self.pygo.sleep(0.0005)
-            here = threading.get_native_id()
+            here = self.thread_id()
             if here != start:
                 self.threads.add(here)
                 self.count += 1
@@ -337,15 +338,15 @@ class Moves:
 
     def at_assertion(self) -> None:
         """Let others run; called at every assertion of a test, so below all sorts of callers."""
-        if self.held or self.pygo.current_task() is not self.task or os.getpid() != self.pid:
+        if self.held or self.pygo.current_task() is not self.task or self.getpid() != self.pid:
             return
         self.asserts += 1
-        start = threading.get_native_id()
+        start = self.thread_id()
         if self.asserts % 16:
             self.pygo.yield_now()
         else:
             self.pygo.sleep(0)
-        self.count += threading.get_native_id() != start
+        self.count += self.thread_id() != start
 
     def at_audit_events(self) -> None:
         """Let others run at every event that the interpreter audits, too: imports, opened files, compiled code."""

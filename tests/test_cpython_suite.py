@@ -175,6 +175,23 @@ def test_a_task_that_never_moves_is_found(tmp_path: Path) -> None:
     assert problems_of(verdict) == ["task, 2 workers: the task never moved to another OS thread"]
 
 
+def test_the_crowd_does_not_meet_what_a_test_replaces(tmp_path: Path) -> None:
+    source = """
+        import os, sys, threading, time, unittest
+        from unittest import mock
+
+        class Cases(unittest.TestCase):
+            def test(self):
+                sleep, end = time.sleep, time.monotonic() + 0.5
+                with mock.patch.multiple(os, read=None, write=None, getpid=None):
+                    with mock.patch.object(time, "sleep", None), mock.patch.object(threading, "get_native_id", None):
+                        while time.monotonic() < end:
+                            self.assertTrue(True)
+                            sleep(0.005)
+    """
+    assert problems_of(run_planted(tmp_path, source, [])) == []
+
+
 def test_a_crowd_that_stands_still_is_found() -> None:
     verdict = Verdict("m")
     run = suite.Run(moves=1, seconds=10.0, crowd={"yields": 5, "sleeps": 0})
