@@ -235,6 +235,49 @@ def test_a_task_moves_between_os_threads() -> None:
     assert in_task(body) == 10
 
 
+def test_a_task_that_waits_below_c_code_stays_on_its_thread(way: Any, workers: int) -> None:
+    """Extensions keep in thread-locals how often they have been entered, and count down on their way out."""
+    function, expected = way
+    moved: list[bool] = []
+
+    def body() -> list[int]:
+        return function(lambda: moved.append(move_to_another_thread(2)))
+
+    assert join_all([pygo.spawn(body) for _ in range(4)]) == [expected] * 4
+    assert moved
+    assert not any(moved)
+
+
+def test_a_function_in_c_that_is_a_task_itself_is_c_code_too() -> None:
+    def moves(value: int) -> bool:
+        return move_to_another_thread(20)
+
+    for task in (pygo.spawn(max, [1], key=moves), pygo.spawn(functools.partial(max, [1], key=moves))):
+        assert task.join() == 1
+    assert in_task(list, map(moves, [1, 2])) == [False, False]
+    assert in_task(functools.partial(list, map(moves, [1, 2]))) == [False, False]
+    assert in_task(functools.partial(moves, 1))
+
+
+def test_generators_in_loops_move_freely() -> None:
+    def outer() -> Any:
+        yield move_to_another_thread()
+        yield from inner()
+
+    def inner() -> Any:
+        yield move_to_another_thread()
+
+    def body() -> list[bool]:
+        moved = []
+        for _ in range(8):  # 3.12 and later enter them without C in between once they have seen what runs
+            moved = []
+            for value in outer():
+                moved.append(value)
+        return moved
+
+    assert in_task(body) == [True, True]
+
+
 def test_callbacks_nest_through_several_libraries(workers: int) -> None:
     requests: pygo.Channel[Any] = pygo.Channel()
     server = pygo.spawn(answer, requests)

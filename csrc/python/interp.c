@@ -13,7 +13,6 @@
 #endif
 #include "python/interp.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,6 +22,7 @@
 #include "internal/pycore_runtime.h"
 #if PY_VERSION_HEX < 0x030C0000
 #include "internal/pycore_frame.h"
+#include "opcode.h"
 #endif
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_interpframe_structs.h"
@@ -37,7 +37,7 @@ enum {
 };
 
 static PyInterpreterState *main_interpreter;
-static bool shared_libpython;          /* C frames of CPython may hold addresses of thread-locals */
+static PyObject *partial_type;         /* functools.partial */
 static pg_fiber *fiber_of_forked_main; /* set in a fork's child when a task forked */
 
 static interp_fiber *extra(pg_fiber *fiber) { return pg_fiber_extra(fiber, interp_fiber_extra()); }
@@ -320,33 +320,85 @@ bool interp_is_outside(pg_fiber *fiber)
 #endif
 }
 
-/* Whether the suspended task has frames of C code below it, other than its one evaluation loop. */
+/* Whether the suspended task waits below C code: in a call from an evaluation loop through C to another one. How many loops
+ * are its own depends on what it runs: a Python function has one, a callable written in C none.
+ *
+ * C code may hold on to its OS thread across a call back into Python: CPython's own the address of a thread-local, on builds
+ * with a shared libpython; extensions their thread-locals, on every build (PyO3 counts there how often it is inside).
+ *
+ * `is_sure`: the caller keeps it from being resumed. Else only memory that stays mapped is looked at, and in doubt it does. */
 #if PY_VERSION_HEX >= 0x030E0000
-static bool has_nested_c_frames(interp_fiber *self)
-{
-    int entries = 0;
-    struct _PyInterpreterFrame *frame = self->state->current_frame;
-    for (; frame != NULL && entries < 3; frame = frame->previous) entries += frame->owner >= FRAME_OWNED_BY_INTERPRETER;
-#if PY_VERSION_HEX >= 0x030F0000
-    entries--; /* the base frame */
-#endif
-    return entries > 1;
-}
-#elif PY_VERSION_HEX >= 0x030C0000
-static bool has_nested_c_frames(interp_fiber *self)
-{
-    enum { ONE_LOOP_AND_OUR_CALL = 3 }; /* an evaluation loop counts 2, the native method that parks 1 */
-    return self->c_budget - self->state->c_recursion_remaining > ONE_LOOP_AND_OUR_CALL;
-}
-#else
-static bool has_nested_c_frames(interp_fiber *self) { return false; } /* 3.11 keeps no thread-local there */
-#endif
-
-bool interp_must_stay(pg_fiber *fiber)
+static bool has_nested_c_frames(pg_fiber *fiber, bool is_sure)
 {
     interp_fiber *self = extra(fiber);
-    if (self->state->gilstate_counter != 1) return true; /* in a C library's callback, which counts per OS thread */
-    return shared_libpython && has_nested_c_frames(self);
+    int entries = 0, own = self->own_loops;
+    struct _PyInterpreterFrame *frame = self->state->current_frame;
+#if PY_VERSION_HEX >= 0x030F0000
+    own++; /* the base frame */
+#endif
+    for (; frame != NULL && entries <= own; frame = frame->previous) {
+        bool is_mapped = (char *)frame >= fiber->stack.base && (char *)frame < (char *)fiber;
+#if PY_VERSION_HEX >= 0x030F0000
+        is_mapped = is_mapped || frame == &((_PyThreadStateImpl *)self->state)->base_frame;
+#endif
+        if (!is_sure && !is_mapped) return true;
+        entries += frame->owner >= FRAME_OWNED_BY_INTERPRETER;
+    }
+    return entries > own;
+}
+#elif PY_VERSION_HEX >= 0x030C0000
+static bool has_nested_c_frames(pg_fiber *fiber, bool is_sure)
+{
+    enum { ONE_LOOP = 2, OUR_CALL = 1 }; /* an evaluation loop counts 2, the native method that parks 1 */
+    interp_fiber *self = extra(fiber);
+    return self->c_budget - self->state->c_recursion_remaining > (self->own_loops ? ONE_LOOP + OUR_CALL : OUR_CALL);
+}
+#else
+/* A `for` or a `yield from` enters a loop for each generator, and nothing but the interpreter is between. */
+static bool is_generator_in_loop(_PyCFrame *loop)
+{
+    _PyInterpreterFrame *frame = loop->current_frame;
+    while (frame != NULL && !frame->is_entry) frame = frame->previous;
+    if (frame == NULL || frame->owner != FRAME_OWNED_BY_GENERATOR || frame->previous == NULL) return false;
+    int operation = _Py_OPCODE(*frame->previous->prev_instr);
+    return operation == FOR_ITER || operation == SEND;
+}
+
+static bool has_nested_c_frames(pg_fiber *fiber, bool is_sure)
+{
+    interp_fiber *self = extra(fiber);
+    PyThreadState *state = self->state;
+    _PyCFrame *root = &state->root_cframe, *loop = state->cframe;
+    while (loop != root && loop->previous != root) {
+        if (!is_sure || !is_generator_in_loop(loop)) return true;
+        loop = loop->previous;
+    }
+    return loop != root && self->own_loops == 0;
+}
+#endif
+
+static bool is_in_callback(pg_fiber *fiber) /* of a C library, which counts per OS thread */
+{
+    return interp_state(fiber)->gilstate_counter != 1;
+}
+
+bool interp_must_stay(pg_fiber *fiber) { return is_in_callback(fiber) || has_nested_c_frames(fiber, true); }
+bool interp_may_have_to_stay(pg_fiber *fiber) { return is_in_callback(fiber) || has_nested_c_frames(fiber, false); }
+
+void interp_begin(pg_fiber *fiber, PyObject *callable)
+{
+    interp_fiber *self = extra(fiber);
+    if (PG_LIKELY(PyFunction_Check(callable))) {
+        self->own_loops = 1;
+        return;
+    }
+    PyObject *inner = Py_NewRef(callable);
+    while (inner != NULL && Py_IS_TYPE(inner, (PyTypeObject *)partial_type))
+        Py_SETREF(inner, PyObject_GetAttrString(inner, "func"));
+    if (inner != NULL && PyMethod_Check(inner)) Py_SETREF(inner, Py_NewRef(PyMethod_GET_FUNCTION(inner)));
+    self->own_loops = inner != NULL && PyFunction_Check(inner);
+    if (inner == NULL) PyErr_Clear();
+    Py_XDECREF(inner);
 }
 
 /* ---- between tasks ---- */
@@ -370,6 +422,7 @@ static bool is_clean(PyThreadState *state)
 void interp_reset(pg_fiber *fiber)
 {
     PyThreadState *state = interp_state(fiber);
+    extra(fiber)->own_loops = 0; /* destructors are called from here */
     while (PG_UNLIKELY(!is_clean(state))) { /* destructors may have left something again */
         PyThreadState_Clear(state);
 #if PY_VERSION_HEX >= 0x030C0000
@@ -502,13 +555,6 @@ void interp_raise(PyObject *exception) { PyErr_SetRaisedException(exception); }
 
 /* ---- set-up ---- */
 
-static bool libpython_is_shared(void)
-{
-    Dl_info info;
-    return dladdr((void *)(uintptr_t)PyThreadState_New, &info) != 0 && info.dli_fname != NULL &&
-           strstr(info.dli_fname, "libpython") != NULL;
-}
-
 int interp_setup(void)
 {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -516,8 +562,11 @@ int interp_setup(void)
         return -1;
     }
     if (system_arenas.alloc != NULL) return 0; /* the module is made once more */
+    PyObject *functools = PyImport_ImportModule("functools");
+    partial_type = functools ? PyObject_GetAttrString(functools, "partial") : NULL;
+    Py_XDECREF(functools);
+    if (partial_type == NULL) return -1;
     main_interpreter = PyInterpreterState_Main();
-    shared_libpython = libpython_is_shared();
     keep_chunks();
     return 0;
 }

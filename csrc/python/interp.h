@@ -18,6 +18,7 @@ typedef struct interp_fiber {
     pg_worker *worker;        /* the OS thread whose ids these are */
     int seen_limit;           /* 3.11: recursion_limit when the fiber was last left */
     unsigned long ident;
+    int own_loops;            /* evaluation loops of the task itself, below no other C code: 1, or 0 */
 } interp_fiber;
 
 /* The smallest stack that Python code is run on, in bytes. 3.14 and later keep 32 KiB of each for errors, and where less
@@ -34,7 +35,11 @@ bool interp_fiber_fini_possible(void);
 void interp_enter(pg_fiber *from, pg_fiber *to);
 void interp_leave(pg_fiber *fiber);
 bool interp_is_outside(pg_fiber *fiber);
+/* Of a fiber that nobody can resume meanwhile; and of any, in doubt yes. */
 bool interp_must_stay(pg_fiber *fiber);
+bool interp_may_have_to_stay(pg_fiber *fiber);
+/* The fiber is about to call a task's function. */
+void interp_begin(pg_fiber *fiber, PyObject *callable);
 bool interp_is_busy(void);
 
 /* The fiber's thread state. */

@@ -24,6 +24,7 @@ static void start_hooks(pg_hooks *hooks)
         .leave = interp_leave,
         .is_outside = interp_is_outside,
         .must_stay = interp_must_stay,
+        .may_have_to_stay = interp_may_have_to_stay,
         .thread_leave = thread_leave,
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,

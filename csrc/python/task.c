@@ -268,9 +268,11 @@ static void task_run(pg_task *core)
     if (PG_UNLIKELY(self->cancel_requested)) { /* before it could begin */
         self->own_context = false; /* not entered */
         raise_cancelled();
-    } else if (enter_context(self) == 0 && install_hooks() == 0)
+    } else if (enter_context(self) == 0 && install_hooks() == 0) {
+        interp_begin(fiber, self->payload);
         result = PyObject_Vectorcall(self->payload, arguments_of(self, argument_count(self)), self->positional,
                                      self->rare ? self->rare->keywords : NULL);
+    }
     finish(self, result, fiber);
     if (PG_UNLIKELY(core->kind == PG_KIND_BUBBLED)) leave_bubble(self);
     if (PG_UNLIKELY(self == main_task)) end_program(self);

@@ -56,8 +56,10 @@ typedef struct pg_hooks {
     void (*leave)(pg_fiber *fiber);
     /* The running fiber's task is in a call that has left the interpreter. The monitor asks; a hint. */
     bool (*is_outside)(pg_fiber *fiber);
-    /* The suspended fiber must resume on the OS thread it last ran on. */
+    /* The suspended fiber must resume on the OS thread it last ran on; the caller keeps others from resuming it. The second:
+     * in doubt, and of any fiber that exists, outside of the interpreter, too. Both or none. */
     bool (*must_stay)(pg_fiber *fiber);
+    bool (*may_have_to_stay)(pg_fiber *fiber);
     /* An ordinary thread is about to sleep / has slept. */
     void *(*thread_leave)(void);
     void (*thread_enter)(void *token);

@@ -375,7 +375,7 @@ static bool is_needed(pg_worker *worker)
     pg_lock_acquire(&sched->fiber_lock);
     for (pg_node *node = sched->fibers.next; node != &sched->fibers && !needed; node = node->next) {
         pg_fiber *fiber = pg_container_of(node, pg_fiber, all);
-        needed = fiber->worker == worker && fiber->task != NULL && sched->hooks.must_stay(fiber);
+        needed = fiber->worker == worker && fiber->task != NULL && sched->hooks.may_have_to_stay(fiber);
     }
     pg_lock_release(&sched->fiber_lock);
     return needed;
