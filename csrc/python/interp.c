@@ -249,7 +249,8 @@ static void after_lower_limit(interp_fiber *self)
 }
 #endif
 
-static void before_attach(pg_fiber *fiber, PyThreadState *state)
+/* Makes attaching set PyGILState's slot of this OS thread. A debug build refuses what would be wrong for its threads. */
+static void before_attach(pg_fiber *from, pg_fiber *fiber, PyThreadState *state)
 {
     interp_fiber *self = extra(fiber);
     if (PG_UNLIKELY(self->worker != fiber->worker || fiber_of_forked_main != NULL)) {
@@ -259,14 +260,16 @@ static void before_attach(pg_fiber *fiber, PyThreadState *state)
     }
     state->thread_id = self->ident;
 #if PY_VERSION_HEX >= 0x030C0000
-    state->_status.bound_gilstate = 0; /* so that attaching binds it to this OS thread's slot */
+    /* not bound: attaching binds it, unless a thread without a state has just made it and so bound it */
+    state->_status.bound_gilstate = from == NULL && PyGILState_GetThisThreadState() == state;
+#else
+    PyThread_tss_set(&GILSTATE_KEY, state);
 #endif
 }
 
 static void after_attach(pg_fiber *fiber, PyThreadState *state)
 {
 #if PY_VERSION_HEX < 0x030C0000
-    PyThread_tss_set(&GILSTATE_KEY, state);
     if (PG_UNLIKELY(extra(fiber)->seen_limit != state->recursion_limit)) after_lower_limit(extra(fiber));
 #endif
 #if PY_VERSION_HEX >= 0x030D0000
@@ -278,7 +281,7 @@ static void after_attach(pg_fiber *fiber, PyThreadState *state)
 void interp_enter(pg_fiber *from, pg_fiber *to)
 {
     PyThreadState *state = interp_state(to);
-    before_attach(to, state);
+    before_attach(from, to, state);
     if (from == NULL) {
         PyEval_RestoreThread(state);
     } else {
@@ -296,21 +299,41 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
     after_attach(to, state);
 }
 
+#if PY_VERSION_HEX >= 0x030F0000 && defined(Py_DEBUG)
+/* A slot that we cannot clear goes on naming the state that was left. When another state takes its place, the one left is
+ * marked as not bound, although it may be by then, to another thread. That does no harm, but a debug build would abort. So
+ * there a state of no further use takes the slot, whose end clears it. */
+static void save_thread(void)
+{
+    PyThreadState *passing = PyThreadState_New(main_interpreter);
+    if (passing == NULL) pg_fatal("no memory for a thread state");
+    PyThreadState_Swap(passing);
+    PyThreadState_Clear(passing);
+    PyThreadState_DeleteCurrent();
+}
+#else
+static void save_thread(void)
+{
+    PyEval_SaveThread();
+#ifdef GILSTATE_KEY
+    PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */
+#endif
+}
+#endif
+
 void interp_leave(pg_fiber *fiber)
 {
     interp_state(fiber)->thread_id = suspended_ident(fiber);
 #if PY_VERSION_HEX < 0x030C0000
     extra(fiber)->seen_limit = interp_state(fiber)->recursion_limit;
 #endif
-    PyEval_SaveThread();
-#ifdef GILSTATE_KEY
-    PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */
-#endif
+    save_thread();
 }
 
 bool interp_is_outside(pg_fiber *fiber)
 {
     PyThreadState *state = interp_state(fiber);
+    if (PG_UNLIKELY(interp_is_ending())) return true; /* the interpreter has deleted the state */
 #if PY_VERSION_HEX >= 0x030D0000
     return __atomic_load_n(&state->state, __ATOMIC_RELAXED) == 0; /* _Py_THREAD_DETACHED */
 #elif PY_VERSION_HEX >= 0x030C0000

@@ -22,8 +22,12 @@ typedef struct interp_fiber {
 } interp_fiber;
 
 /* The smallest stack that Python code is run on, in bytes. 3.14 and later keep 32 KiB of each for errors, and where less
- * than 64 KiB are left above that, `except` clauses with several classes catch nothing. */
+ * than 64 KiB are left above that, `except` clauses with several classes catch nothing; on a debug build twice as much. */
+#ifdef Py_DEBUG
+enum { INTERP_LEAST_STACK = (PY_VERSION_HEX >= 0x030E0000 ? 256 : 64) * 1024 };
+#else
 enum { INTERP_LEAST_STACK = (PY_VERSION_HEX >= 0x030E0000 ? 128 : 64) * 1024 };
+#endif
 
 size_t interp_fiber_extra(void);
 /* At import, by the main thread. 0, or -1 with an exception. */

@@ -289,9 +289,10 @@ static PyObject *frames_of(PyThreadState *state)
     return list;
 }
 
+/* When the interpreter ends it deletes all thread states but the main thread's, then runs the last finalizers. */
 static PyThreadState *state_if_started(TaskObject *self)
 {
-    return self->started && !self->done ? interp_state(self->core.fiber) : NULL;
+    return self->started && !self->done && !interp_is_ending() ? interp_state(self->core.fiber) : NULL;
 }
 
 static PyObject *task_frames(TaskObject *self, PyObject *unused)
@@ -427,7 +428,7 @@ static PyMethodDef task_methods[] = {
                "Returns False if it has ended already. Never waits; the first reason counts.")},
     {"frames", (PyCFunction)task_frames, METH_NOARGS,
      PyDoc_STR("frames($self, /)\n--\n\nThe task's Python frames, outermost first; [] unless it has started and not "
-               "ended.")},
+               "ended, and in finalizers at the end of\nthe interpreter.")},
     {"_snapshot", (PyCFunction)task_snapshot, METH_NOARGS,
      PyDoc_STR("_snapshot($self, /)\n--\n\n(state, waiting_on, waiting since, stack) of one moment; the stack as a flat "
                "tuple of file names,\nlines and functions, outermost first.")},
