@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sysconfig
 import time
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers import LONG_TESTS
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
@@ -39,13 +42,17 @@ PROGRAMS = {
     "test_chan": ALL_FLOORS,
     "test_mutex": ALL_FLOORS,
     "test_bubble": ALL_FLOORS,
+    "test_failpoints": ALL_FLOORS,
 }
+ORDINARY = tuple(program for program in PROGRAMS if program != "test_failpoints")  # it needs the points
 SWITCHING = ("test_switch", "test_stack", "test_sched", "test_chan", "test_mutex")
 QUEUEING = ("test_runq", "test_sched", "test_chan", "test_mutex")
+DELAYED = ("test_runq", "test_sched", "test_chan", "test_mutex", "test_bubble")
 
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wno-unused-parameter", "-Werror")
 COMMON = ("-std=gnu11", "-O2", "-g", "-pthread", "-D_GNU_SOURCE=1", f"-I{CSRC}", f"-I{HERE / 'c'}", *WARNINGS)
 THREAD = ("-fsanitize=thread", "-Wno-tsan")  # it does not model fences; none of ours orders plain data
+POINTS = ("-DPG_FAILPOINTS", "-DPG_RUNQ_SIZE=4")
 ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
 
 
@@ -54,7 +61,7 @@ class Variant:
     """One way to compile, and what is worth running in it."""
 
     flags: tuple[str, ...] = ()
-    programs: tuple[str, ...] = tuple(PROGRAMS)
+    programs: tuple[str, ...] = ORDINARY
     foreign: bool = False
 
     @property
@@ -81,6 +88,9 @@ VARIANTS = {
     "portable": Variant(("-DPG_SWITCH_PORTABLE",), SWITCHING),
     "tiny_ring": Variant(("-DPG_RUNQ_SIZE=4",), QUEUEING),
     "tiny_ring_thread": Variant((*THREAD, "-DPG_RUNQ_SIZE=4"), QUEUEING),
+    "failpoints": Variant(POINTS, ("test_failpoints", *DELAYED)),
+    "failpoints_address": Variant((*ADDRESS, *POINTS), ("test_failpoints",)),
+    "failpoints_thread": Variant((*THREAD, *POINTS), DELAYED),
     "aarch64": Variant(("-static", "-DCHECK_EMULATED=1"), foreign=True),
 }
 
@@ -91,18 +101,24 @@ def _runner(sanitizer: str) -> list[str]:
     return ["setarch", "-R"] if sanitizer == "-fsanitize=thread" and shutil.which("setarch") else []
 
 
-def _run(command: list[str], timeout: float = RUN_TIMEOUT, only: str = "") -> tuple[int, str]:
+def _run(
+    command: list[str], timeout: float = RUN_TIMEOUT, only: str = "", failpoints: str | None = None
+) -> tuple[int, str]:
     """Exit code (124 on timeout) and both outputs."""
     # A stack that goes from thread to thread may not have its frames in a thread's fake stack.
     asan = "detect_stack_use_after_return=0"
     env = dict(os.environ, TSAN_OPTIONS="halt_on_error=1", ASAN_OPTIONS=asan, UBSAN_OPTIONS="print_stacktrace=1")
     if only:
         env["CHECK_ONLY"] = only
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    if failpoints is not None:
+        env |= {"PYGO_FAILPOINTS": failpoints, "PYGO_FAILPOINTS_REPORT": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+    )
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # children of the program, too
         output, _ = process.communicate()
         return 124, output
     return process.returncode, output
@@ -193,7 +209,12 @@ def _require(builder: Builder, name: str) -> None:
         pytest.skip(reason)
 
 
-CASES = [(name, program) for name, variant in VARIANTS.items() for program in variant.programs]
+CASES = [
+    (name, program)
+    for name, variant in VARIANTS.items()
+    for program in variant.programs
+    if program not in DELAYED or "-DPG_FAILPOINTS" not in variant.flags  # they have tests of their own
+]
 
 
 @pytest.mark.parametrize(("name", "program"), CASES, ids=[f"{name}-{program}" for name, program in CASES])
@@ -202,6 +223,45 @@ def test_program_passes(builder: Builder, name: str, program: str) -> None:
     code, output = _run([*VARIANTS[name].runner, str(builder.program(name, program))])
     assert code == 0, output
     assert "ok " in output
+
+
+def _delays() -> list[str]:
+    """The names of all points of delay."""
+    _, _, text = (CSRC / "base" / "failpoint.h").read_text().partition("#define PG_DELAY_POINTS")
+    return re.findall(r"POINT\((\w+)\)", text.partition("#define")[0])
+
+
+def _all_delays(turn: int) -> str:
+    """Every point armed, half of them to yield often, and half to sleep now and then."""
+    hows = ("every:7", "every:61,us:200")
+    return ";".join(f"{name}={hows[(i + turn) % 2]}" for i, name in enumerate(_delays()))
+
+
+@pytest.mark.parametrize("program", DELAYED)
+@pytest.mark.parametrize("turn", [0, 1] if LONG_TESTS else [0])
+def test_delays_where_a_moment_decides_harm_nobody(builder: Builder, program: str, turn: int) -> None:
+    _require(builder, "failpoints")
+    only = "owner_and_thieves_race_for_the_last_task" if program == "test_runq" and not LONG_TESTS else ""
+    code, output = _run([str(builder.program("failpoints", program))], only=only, failpoints=_all_delays(turn))
+    assert code == 0, output
+    counts = re.findall(r"^(\w+): \d+ hits, (\d+) done$", output, re.MULTILINE)
+    met = {name for name, done in counts if int(done) > 0}
+    assert met >= (
+        {"slots_copied"} if program == "test_runq" else {"linked_to_park", "left_to_parked", "won_to_pushed"}
+    )
+    assert len(met) >= (1 if program == "test_runq" else 9), output
+
+
+@pytest.mark.skipif(not LONG_TESTS, reason="takes half an hour: PYGO_LONG_TESTS=1")
+@pytest.mark.parametrize("program", DELAYED)
+@pytest.mark.parametrize("name", ["failpoints", "failpoints_thread"])
+@pytest.mark.parametrize("point", _delays())
+def test_each_delay_alone_harms_nobody(builder: Builder, name: str, program: str, point: str) -> None:
+    _require(builder, name)
+    for how in ("every:3", "every:40,us:500"):
+        command = [*VARIANTS[name].runner, str(builder.program(name, program))]
+        code, output = _run(command, failpoints=f"{point}={how}", timeout=3 * RUN_TIMEOUT)
+        assert code == 0, output
 
 
 @dataclass(frozen=True)
@@ -216,6 +276,7 @@ class Mutation:
     only: str
     finds: str
     variant: str = "plain"
+    failpoints: str | None = None
 
 
 MUTATIONS = [
@@ -415,6 +476,46 @@ MUTATIONS = [
         "",
     ),
     Mutation(
+        "tasks_that_can_have_a_stack_again_told_to_nobody",
+        "sched/monitor.c",
+        "pg_wake_after_inject(); /* all workers may rest */",
+        "",
+        "test_failpoints",
+        "fifty_refusals_in_a_row_harm_nobody",
+        "",
+        "failpoints",
+    ),
+    Mutation(
+        "no_worker_record_and_nobody_tries_again",
+        "sched/worker.c",
+        "1);\n            pg_store_relaxed(&sched->short_of_threads, true);\n        }\n",
+        "1);\n        }\n",
+        "test_failpoints",
+        "any_one_refusal_of_memory_harms_nobody",
+        "",
+        "failpoints",
+    ),
+    Mutation(
+        "refused_timer_of_a_wait_ignored",
+        "sched/park.c",
+        "if (started != PG_OK) return started;",
+        "(void)started;",
+        "test_failpoints",
+        "any_one_refusal_of_memory_harms_nobody",
+        "",
+        "failpoints",
+    ),
+    Mutation(
+        "no_last_look_before_a_worker_rests",
+        "sched/worker.c",
+        "while (!get_up(worker) && pg_load_acquire(&worker->granted) == 0) {",
+        "for (bool up = false; !up && pg_load_acquire(&worker->granted) == 0; up = get_up(worker)) {",
+        "test_failpoints",
+        "every_delay_is_met_and_harms_nobody",
+        "",
+        "failpoints",
+    ),
+    Mutation(
         "rounding_mode_not_restored_x86_64",
         "machine/switch_x86_64.S",
         "ldmxcsr (%rsp)",
@@ -475,6 +576,6 @@ def test_planted_bug_is_caught(builder: Builder, mutation: Mutation) -> None:
     while code == 0 and time.monotonic() < deadline:  # a race may hide for a while on a busy machine
         # one that shows only as a hang, where the test in question otherwise takes a fraction of a second
         limit = 20.0 if mutation.finds else 5.0
-        code, output = _run(command, timeout=limit, only=mutation.only)
+        code, output = _run(command, timeout=limit, only=mutation.only, failpoints=mutation.failpoints)
     assert code != 0, f"not noticed:\n{output}"
     assert mutation.finds in output, output

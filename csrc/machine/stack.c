@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "os/os.h"
 
 #ifdef PG_ASAN
@@ -86,7 +87,7 @@ static bool class_make_room(stack_class *class, size_t count)
     if (wanted <= class->capacity) return true;
     size_t capacity = class->capacity ? class->capacity : 64;
     while (capacity < wanted) capacity *= 2;
-    pg_stack *grown = realloc(class->cached, capacity * sizeof *grown);
+    pg_stack *grown = pg_fails(stack_list) ? NULL : realloc(class->cached, capacity * sizeof *grown);
     if (grown == NULL) return false;
     class->cached = grown;
     class->capacity = capacity;

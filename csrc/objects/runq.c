@@ -25,6 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
+
 _Static_assert(PG_RUNQ_SIZE >= 2 && (PG_RUNQ_SIZE & (PG_RUNQ_SIZE - 1)) == 0, "positions wrap modulo the size");
 
 enum { HALF = PG_RUNQ_SIZE / 2, AHEAD = 3 };
@@ -50,7 +52,7 @@ static void append_chained(pg_inject *queue, pg_task *task)
 static bool make_room(pg_inject *queue)
 {
     if (queue->last != NULL && queue->last->to < PG_BLOCK_TASKS) return true;
-    pg_block *block = malloc(sizeof *block);
+    pg_block *block = pg_fails(inject_block) ? NULL : malloc(sizeof *block);
     if (block == NULL) return false;
     block->next = NULL;
     block->from = block->to = 0;
@@ -140,6 +142,7 @@ static bool spill(pg_runq *queue, unsigned head, pg_task *task, pg_inject *overf
     for (uint32_t i = 0; i < HALF; i++) batch[i] = slot_load(queue, head + i);
     if (!pg_cas_acqrel(&queue->head, &head, head + HALF)) return false; /* T3 */
     batch[HALF] = task;
+    pg_delay(taken_to_spilled);
     pg_inject_push_all(overflow, batch, HALF + 1);
     return true;
 }
@@ -192,6 +195,7 @@ static uint32_t take(pg_runq *queue, uint32_t (*share)(uint32_t length), uint32_
         if (count > limit) count = limit;
         if (count == 0) return 0;
         for (uint32_t i = 0; i < count; i++) slot_store(into, at + i, slot_load(queue, head + i));
+        pg_delay(slots_copied);
         if (pg_cas_acqrel(&queue->head, &head, head + count)) return count; /* T3 */
     }
 }

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -66,7 +68,8 @@ size_t pg_page_size(void)
 int pg_futex_wait(atomic_uint *word, unsigned expected, pg_nanos deadline)
 {
     struct timespec at, *limit = NULL;
-    int saved = errno; /* whoever meets a busy lock keeps his */
+    int saved = errno, injected = pg_fails_with(futex_wait); /* whoever meets a busy lock keeps his errno */
+    if (PG_UNLIKELY(injected != 0)) return injected == EAGAIN ? PG_OK : PG_EINTERRUPTED;
     if (deadline != PG_FOREVER) {
         if (deadline < 0) deadline = 0;
         at.tv_sec = deadline / PG_SECOND;
@@ -115,9 +118,10 @@ static atomic_int light_guards = -1; /* -1 not yet known */
 
 void *pg_pages_reserve(size_t size)
 {
+    if (pg_fails(pages_reserve)) return NULL;
     void *start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return NULL;
-    madvise(start, size, MADV_NOHUGEPAGE); /* a parked task must cost one page, not one huge page */
+    if (!pg_fails(pages_advice)) madvise(start, size, MADV_NOHUGEPAGE); /* a parked task must cost one page, not one huge page */
     return start;
 }
 
@@ -134,14 +138,15 @@ void *pg_pages_reserve_aligned(size_t size)
 void pg_pages_populate(void *start, size_t size)
 {
     int saved = errno;
-    madvise(start, size, MADV_POPULATE_WRITE); /* Linux 5.14; advice only */
+    if (!pg_fails(pages_advice)) madvise(start, size, MADV_POPULATE_WRITE); /* Linux 5.14; advice only */
     errno = saved;
 }
 
 void pg_pages_free(void *start, size_t size)
 {
-    if (munmap(start, size) == 0) return;
-    if (errno != ENOMEM) pg_fatal("munmap failed with errno %d", errno);
+    bool refused = pg_fails(pages_free);
+    if (!refused && munmap(start, size) == 0) return;
+    if (!refused && errno != ENOMEM) pg_fatal("munmap failed with errno %d", errno);
     pg_pages_discard(start, size); /* it would split a mapping, and there are too many: only the memory goes back */
 }
 
@@ -162,7 +167,7 @@ bool pg_pages_resident(void *start, size_t size)
 
 void pg_pages_discard(void *start, size_t size)
 {
-    madvise(start, size, MADV_DONTNEED); /* advice only: failing, the memory just stays */
+    if (!pg_fails(pages_advice)) madvise(start, size, MADV_DONTNEED); /* advice only: failing, the memory just stays */
 }
 
 /* Emulators accept advice that they do not know, so see whether the guard really keeps pages out. */
@@ -190,6 +195,7 @@ void pg_guards_set_light(bool light) { pg_store_relaxed(&light_guards, light); }
 
 int pg_pages_guard(void *start, size_t size)
 {
+    if (pg_fails(pages_guard)) return PG_ENOMEM;
     if (pg_guards_are_light() && madvise(start, size, MADV_GUARD_INSTALL) == 0) return PG_OK;
     return mprotect(start, size, PROT_NONE) == 0 ? PG_OK : PG_ENOMEM; /* also where memory is locked (mlockall) */
 }
@@ -213,7 +219,7 @@ static void *thread_main(void *opaque)
 
 int pg_os_thread_start(void (*body)(void *), void *argument, const char *name)
 {
-    start_record *record = calloc(1, sizeof *record);
+    start_record *record = pg_fails(thread_start) ? NULL : calloc(1, sizeof *record);
     pthread_attr_t attributes;
     pthread_t thread;
     if (record == NULL) return PG_ENOMEM;
@@ -238,7 +244,7 @@ int pg_os_thread_count(void)
     enum { AFTER_COMMAND = 18 }; /* fields between the command's closing parenthesis and num_threads, see proc(5) */
     char text[1024];
     int saved = errno, file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC), count = -1;
-    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    ssize_t length = file < 0 || pg_fails(thread_count) ? -1 : read(file, text, sizeof text - 1);
     if (file >= 0) (void)close(file);
     errno = saved;
     if (length <= 0) return -1;

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/failpoint.h"
 #include "internal/pycore_gc.h"
 #include "internal/pycore_interp.h"
 #include "internal/pycore_runtime.h"
@@ -196,7 +197,7 @@ int interp_fiber_init(pg_fiber *fiber)
 {
     interp_fiber *self = extra(fiber);
     self->worker = NULL;
-    self->state = PyThreadState_New(main_interpreter);
+    self->state = pg_fails(thread_state) ? NULL : PyThreadState_New(main_interpreter);
     if (self->state == NULL) return PG_ENOMEM;
     install_first_chunk(self);
     self->state->thread_id = suspended_ident(fiber);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/failpoint.h"
+
 /* ---- cases ---- */
 
 static PyObject *case_make(PyObject *channel, bool is_send, PyObject *value)
@@ -137,7 +139,7 @@ static PyObject *do_select(PyObject *module, PyObject *const *args, Py_ssize_t c
         ChannelObject *channel = ((CaseObject *)args[i])->channel;
         if (channel != NULL && check_bubble(channel->core.bubble, "select on a channel") < 0) return NULL;
     }
-    if (count > 8 && (cases = PyMem_New(pg_case, count)) == NULL) return PyErr_NoMemory();
+    if (count > 8 && (cases = pg_fails(select_cases) ? NULL : PyMem_New(pg_case, count)) == NULL) return PyErr_NoMemory();
     PyObject *result = run_cases(args, cases, count, deadline, has_default);
     if (cases != few) PyMem_Free(cases);
     return result;

@@ -5,6 +5,7 @@
  */
 #include "python/task.h"
 
+#include "base/failpoint.h"
 #include "machine/pool.h"
 
 #include <stdlib.h>
@@ -25,7 +26,7 @@ static TaskObject *main_task;
 task_rare *task_rare_of(TaskObject *self)
 {
     if (self->rare != NULL) return self->rare;
-    self->rare = PyMem_Calloc(1, sizeof *self->rare);
+    self->rare = pg_fails(task_rare) ? NULL : PyMem_Calloc(1, sizeof *self->rare);
     if (self->rare == NULL) PyErr_NoMemory();
     return self->rare;
 }
@@ -89,7 +90,7 @@ static int by_id(const void *one, const void *other)
 /* Those that `wanted` picks, oldest first, with a reference each: *count of them, from PyMem_Malloc. NULL: no memory. */
 TaskObject **task_find(bool (*wanted)(TaskObject *, void *), void *argument, size_t limit, size_t *count)
 {
-    TaskObject **found = PyMem_New(TaskObject *, limit + 1);
+    TaskObject **found = pg_fails(task_list) ? NULL : PyMem_New(TaskObject *, limit + 1);
     *count = 0;
     for (void *block = NULL; found != NULL && *count < limit && (block = pg_pool_next(&pool, block)) != NULL;) {
         TaskObject *task = task_in(block);
@@ -289,7 +290,7 @@ static int put_arguments(TaskObject *self, PyObject *const *args, Py_ssize_t pos
     PyObject **into = self->arguments;
     if (count > UINT32_MAX || (named > 0 && task_rare_of(self) == NULL)) return -1;
     if (PG_UNLIKELY(count > TASK_FEW_ARGUMENTS)) {
-        into = PyMem_New(PyObject *, count);
+        into = pg_fails(task_arguments) ? NULL : PyMem_New(PyObject *, count);
         if (into == NULL) return -1;
         self->arguments[0] = (PyObject *)into;
     }
@@ -312,7 +313,7 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
         PyErr_Format(PyExc_TypeError, "a task needs a callable, not %.100s", Py_TYPE(function)->tp_name);
         return NULL;
     }
-    void *block = pg_pool_take(&pool);
+    void *block = pg_fails(task_record) ? NULL : pg_pool_take(&pool);
     if (PG_UNLIKELY(block == NULL)) return (TaskObject *)PyErr_NoMemory();
     TaskObject *self = (TaskObject *)interp_object_in(block, &Task_Type);
     pg_task_init(&self->core, task_run);

@@ -1,6 +1,8 @@
 /* The type Task: waiting for tasks, cancelling them, looking at them. Their lives are in task.c. */
 #include "python/task.h"
 
+#include "base/failpoint.h"
+
 /* ---- waiting for it ---- */
 
 /* The id of the bubble it runs in, or 0. */
@@ -223,7 +225,7 @@ static bool is_parked(TaskObject *self)
 static PyObject **take_waited_for(const wait_info *wait, Py_ssize_t *count)
 {
     *count = wait->object ? 1 : wait->count;
-    PyObject **objects = PyMem_New(PyObject *, *count + 1);
+    PyObject **objects = pg_fails(task_list) ? NULL : PyMem_New(PyObject *, *count + 1);
     if (objects == NULL) return (PyObject **)PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < *count; i++) {
         PyObject *object = wait->object;

@@ -1,6 +1,8 @@
 /* sleep() and after(). */
 #include "python/objects.h"
 
+#include "base/failpoint.h"
+
 static PyObject *do_sleep(PyObject *module, PyObject *seconds)
 {
     static const wait_info info = {.reason = "sleep", .durable = true};
@@ -52,7 +54,7 @@ static PyObject *do_timer_channels(PyObject *module, PyObject *unused)
     found_channels found = {NULL, 0, 0};
     pg_sched_each_timer(look_at_timer, &found); /* counts; timers that expire before the next call leave room over */
     Py_ssize_t room = found.count;
-    found = (found_channels){PyMem_New(PyObject *, room + 1), 0, room}; /* only with the GIL are channel timers started */
+    found = (found_channels){pg_fails(task_list) ? NULL : PyMem_New(PyObject *, room + 1), 0, room}; /* only with the GIL are channel timers started */
     if (found.items == NULL) return PyErr_NoMemory();
     pg_sched_each_timer(look_at_timer, &found);
     PyObject *list = PyList_New(found.count);

@@ -21,6 +21,8 @@
  */
 #include "python/objects.h"
 
+#include "base/failpoint.h"
+
 typedef struct alarm_entry {
     pg_timer timer;
     pg_node link;     /* in courier.rang, or the bubble's: the courier's lock */
@@ -136,7 +138,7 @@ void timer_after_fork_in_child(void)
 
 static alarm_entry *alarm_new(PyObject *target)
 {
-    alarm_entry *self = PyMem_Malloc(sizeof *self);
+    alarm_entry *self = pg_fails(alarm) ? NULL : PyMem_Malloc(sizeof *self);
     if (self == NULL) {
         PyErr_NoMemory();
         return NULL;

@@ -2,6 +2,7 @@
 #ifndef PG_SCHED_INTERNAL_H
 #define PG_SCHED_INTERNAL_H
 
+#include "base/failpoint.h"
 #include "machine/switch.h"
 #include "sched/sched.h"
 
@@ -194,6 +195,7 @@ size_t pg_worker_flush(pg_worker *worker); /* its queue goes to the shared one *
 static inline void pg_wake_after_inject(void)
 {
     pg_sched *sched = &pg_the_sched;
+    pg_delay(pushed_to_look);
     if (PG_UNLIKELY(pg_load_seqcst(&sched->permits_free) > 0) && pg_load_seqcst(&sched->searching) == 0) pg_wake_one();
 }
 

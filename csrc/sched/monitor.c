@@ -89,6 +89,7 @@ static void retry_starved(pg_nanos now, pg_nanos *retried)
         pg_task *task;
         if (pg_inject_pop(&sched->no_stack, &task, 1) == 0) return;
         pg_inject_push(&sched->inject, task);
+        pg_wake_after_inject(); /* all workers may rest */
     }
 }
 
@@ -119,6 +120,7 @@ static void sleep_until_permit(void)
     look seen = look_at_all(pg_now());
     end_round();
     if (!seen.holders) {
+        pg_delay(monitor_to_sleep);
         pg_nanos limit = quiet_patience(&seen); /* likewise only now: with all that has happened until then */
         (void)pg_futex_wait(&sched->monitor_word, 0, limit == PG_FOREVER ? limit : pg_now() + limit);
     }

@@ -1,5 +1,6 @@
 /* Waiting: of tasks, which leave their stacks, and of ordinary threads, which sleep on the state of their stand-ins; both
  * in the loops on a predicate that every wait stands in. */
+#include "base/failpoint.h"
 #include "sched/bubble.h"
 #include "sched/internal.h"
 
@@ -104,6 +105,7 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
     unsigned seen = PG_TASK_ACTIVE;
     int outcome = PG_OK;
     pg_store_relaxed(&thread->for_ever, deadline == PG_FOREVER);
+    pg_delay(thread_to_parked);
     if (deadline == PG_FOREVER) pg_add_seqcst(&pg_the_sched.thread_parks, 1); /* before it is seen parked: deadlock.c */
     if (!pg_cas_acqrel(state, &seen, PG_TASK_PARKED)) {
         pg_check(pg_task_take_notification(&thread->stand_in));
@@ -120,8 +122,10 @@ static int thread_sleep(pg_thread *thread, pg_nanos deadline)
             pg_nanos look = pg_now() + (lacking ? PG_RETRY_EVERY : thread->slice);
             if (look < until) until = look;
         }
+        pg_delay(parked_to_sleep);
         outcome = pg_futex_wait(state, PG_TASK_PARKED, until); /* CALLED: returns at once, a moment too soon */
         if (lacking) pg_threads_retry();
+        if (outcome == PG_EINTERRUPTED && !thread->is_main) outcome = PG_OK; /* signals are the main thread's */
         if (outcome == PG_ETIMEDOUT && until != deadline) {
             outcome = thread->is_main ? PG_EINTERRUPTED : PG_OK;
             if (thread->slice < SLICES * pg_load_relaxed(&pg_the_sched.signal_slice)) thread->slice *= 2;
@@ -225,6 +229,7 @@ static int park_until(pg_task *self, atomic_uchar *done, pg_nanos deadline, bool
     unsigned quiet = 0; /* looks in a row at which all was quiet */
     bool resumed = false;
     if (self->kind == PG_KIND_THREAD) pg_thread_of(self)->slice = pg_load_relaxed(&pg_the_sched.signal_slice);
+    pg_delay(linked_to_park);
     while (!is_done(done)) {
         if (!shielded && PG_UNLIKELY(pg_sched_is_cancelled(self))) return PG_ECANCELED;
         if (PG_UNLIKELY(pg_the_sched.main_fiber != NULL)) {

@@ -1,4 +1,5 @@
 /* Tasks: spawn, make ready, pick, switch. Parking is in park.c, worker threads are in worker.c, the design in sched.h. */
+#include "base/failpoint.h"
 #include "os/fault.h"
 #include "sched/bubble.h"
 #include "sched/internal.h"
@@ -40,7 +41,7 @@ static pg_thread *thread_of_caller(void)
 {
     pg_thread *thread = pg_tls_get();
     if (PG_LIKELY(thread != NULL)) return thread;
-    thread = calloc(1, sizeof *thread);
+    thread = pg_fails(thread_record) ? NULL : calloc(1, sizeof *thread);
     if (thread == NULL) return NULL;
     pg_task_init(&thread->stand_in, NULL);
     thread->stand_in.kind = PG_KIND_THREAD;
@@ -168,9 +169,11 @@ void pg_sched_enqueue(pg_task *task)
 {
     if (task->kind == PG_KIND_THREAD) {
         pg_task_let_go(task); /* the last touch: the thread, and its stand-in, may go */
+        pg_delay(let_go_to_futex);
         pg_futex_wake(&task->state, 1);
         return;
     }
+    pg_delay(won_to_pushed);
     pg_worker *worker = pg_worker_of_thread(), *home = home_of(task);
     if (PG_UNLIKELY(home != NULL)) {
         pg_inject_push(&home->inbox, task);
@@ -194,6 +197,7 @@ size_t pg_expire_timers(pg_nanos now)
     if (!pg_timers_due(&sched->timers, now)) return 0;
     do {
         count = pg_timers_expire(&sched->timers, now, ready, PG_EXPIRE_BATCH);
+        pg_delay(fired_to_pushed);
         for (size_t i = 0; i < count; i++) {
             pg_sched_enqueue_last(ready[i]);
         }
@@ -369,6 +373,7 @@ void pg_settle_previous(pg_worker *worker)
     pg_task *task = fiber->task;
     switch (worker->post) {
     case POST_PARK: /* W2; a success pairs with the waker's CAS, from then on the task is not ours */
+        pg_delay(left_to_parked);
         if (PG_LIKELY(pg_cas_acqrel(&task->state, &seen, PG_TASK_PARKED))) return;
         pg_check(pg_task_take_notification(task)); /* it was woken while it left */
         __attribute__((fallthrough));
@@ -443,6 +448,7 @@ void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
     for (;;) {
         fiber->task->run(fiber->task); /* afterwards the task may be gone, and the worker another */
         fiber->task = NULL;
+        pg_delay(ended_to_picked);
         worker = fiber->worker;
         pg_count(&worker->finished);
         if (PG_UNLIKELY(fiber->pin_depth > 0)) { /* ended without unpinning */

@@ -1,4 +1,5 @@
 /* Worker threads: the loop on a worker's own stack, searching and resting, permits (sched.h, P1 to P4). */
+#include "base/failpoint.h"
 #include "os/fault.h"
 #include "sched/internal.h"
 
@@ -126,6 +127,7 @@ static pg_worker *release_permit(pg_worker *worker)
 static void wake(pg_worker *worker)
 {
     if (worker == NULL) return;
+    pg_delay(permit_to_woken);
     pg_store_release(&worker->granted, 1);
     pg_futex_wake(&worker->granted, 1);
     pg_monitor_wake();
@@ -141,7 +143,7 @@ static pg_worker *new_record_locked(void)
         if (!worker_at(i)->alive) return worker_at(i);
     if (slots == PG_MAX_THREADS) return NULL;
     void *memory = NULL;
-    if (posix_memalign(&memory, PG_CACHE_LINE, sizeof(pg_worker)) != 0) return NULL;
+    if (pg_fails(worker_record) || posix_memalign(&memory, PG_CACHE_LINE, sizeof(pg_worker)) != 0) return NULL;
     pg_worker *worker = __builtin_memset(memory, 0, sizeof *worker);
     worker->victims = (uint64_t)slots << 32;
     pg_runq_init(&worker->queue);
@@ -184,12 +186,21 @@ void pg_wake_one(void)
     pg_lock_acquire(&sched->lock);
     if (take_free_permit()) {
         worker = next_in_line();
-        if (worker != NULL) give_permit(worker);
-        else if ((fresh = prepare_worker_locked()) == NULL) pg_add_seqcst(&sched->permits_free, 1);
+        if (worker != NULL) {
+            give_permit(worker);
+            /* It searches, and when it has found something asks for the next. */
+            if (pg_load_relaxed(&sched->monitor_started)) pg_store_relaxed(&sched->short_of_threads, false);
+        } else if ((fresh = prepare_worker_locked()) == NULL) {
+            pg_add_seqcst(&sched->permits_free, 1);
+            pg_store_relaxed(&sched->short_of_threads, true);
+        }
     }
     pg_lock_release(&sched->lock);
     wake(worker);
-    if (fresh == NULL) return;
+    if (fresh == NULL) {
+        if (pg_load_relaxed(&sched->short_of_threads)) pg_monitor_wake();
+        return;
+    }
     /* Out of threads the task stays queued; the monitor tries again, and so does whoever makes another one ready. */
     if (pg_os_thread_start(pg_worker_main, fresh, "pygo-worker") != PG_OK) undo_prepare(fresh);
     else if (pg_load_relaxed(&sched->monitor_started)) pg_store_relaxed(&sched->short_of_threads, false);
@@ -229,6 +240,7 @@ void pg_take_permit_away(pg_worker *worker)
     pg_lock_release(&pg_the_sched.lock);
     if (!held) return;
     pg_add_relaxed(&pg_the_sched.handoffs, 1);
+    pg_delay(handed_off);
     pg_worker_flush(worker);
     wake(heir);
     /* For pending timers too: a worker has to rest as their keeper. */
@@ -444,6 +456,7 @@ static bool rest(pg_worker *worker)
     pg_sched *sched = &pg_the_sched;
     lie_down(worker);
     if (worker->pinned_task == NULL) pg_store_seqcst(&sched->timekeeper, worker);
+    pg_delay(lain_down);
     pg_fence_seqcst(); /* P2; pairs with the fence of pg_wake_if_free */
     if (worker->pinned_task != NULL && (timer_pending() || pg_work_visible())) pg_wake_if_free();
     pg_nanos retire_at = pg_now() + PG_RETIRE_AFTER;

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
+
 enum { ARITY = 4, FIRST_CAPACITY = 64 };
 
 /* Place 0 is the last of a line, so that its four children, and those of each other place, are one. */
@@ -19,7 +21,7 @@ static pg_timer_place *allocate(uint32_t capacity)
 {
     enum { LEAD = ARITY - 1 };
     size_t size = ((size_t)capacity + LEAD) * sizeof(pg_timer_place), lines = (size + PG_CACHE_LINE - 1) / PG_CACHE_LINE;
-    pg_timer_place *block = capacity > 0 ? aligned_alloc(PG_CACHE_LINE, lines * PG_CACHE_LINE) : NULL;
+    pg_timer_place *block = capacity > 0 && !pg_fails(timer_heap) ? aligned_alloc(PG_CACHE_LINE, lines * PG_CACHE_LINE) : NULL;
     return block != NULL ? block + LEAD : NULL;
 }
 

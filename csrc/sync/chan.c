@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
+
 #include "sync/internal.h"
 
 void pg_party_init(pg_party *party, pg_task *task, bool is_select, pg_waiter *waiters, uint32_t waiter_count)
@@ -47,6 +49,7 @@ bool pg_waiter_finish(pg_waiter *waiter, uintptr_t value, bool ok, pg_task **rea
     party->value = value;
     pg_store_release(&party->done, PG_WAIT_ENDING); /* pairs with the acquire of pg_sched_park_until */
     *ready = pg_task_wake(task) ? task : NULL;
+    pg_delay(ending_to_ended);
     pg_store_release(&party->done, PG_WAIT_ENDED); /* likewise: from here on neither the party nor the task is ours */
     return true;
 }
@@ -85,7 +88,7 @@ int pg_chan_init(pg_chan *chan, uint32_t capacity)
     pg_list_init(&chan->receivers);
     pg_list_init(&chan->senders);
     if (capacity == 0) return PG_OK;
-    chan->ring = malloc(capacity * sizeof *chan->ring);
+    chan->ring = pg_fails(chan_ring) ? NULL : malloc(capacity * sizeof *chan->ring);
     return chan->ring ? PG_OK : PG_ENOMEM;
 }
 

@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "sync/internal.h"
 
 enum { INLINE_CASES = 8 };
@@ -154,7 +155,7 @@ int pg_select(const pg_case *cases, uint32_t count, pg_nanos deadline, pg_select
     pg_waiter waiters[INLINE_CASES];
     select_state state = {.cases = cases, .count = count, .order = order, .waiters = waiters};
     if (count <= INLINE_CASES) return run(&state, deadline, selected);
-    void *memory = malloc(count * (sizeof *state.waiters + sizeof *state.order));
+    void *memory = pg_fails(select_waiters) ? NULL : malloc(count * (sizeof *state.waiters + sizeof *state.order));
     if (memory == NULL) return PG_ENOMEM;
     state.waiters = memory;
     state.order = (pg_chan **)(state.waiters + count);

@@ -1,0 +1,68 @@
+"""Fail points: none in ordinary builds, none that nobody knows. What they do to the core: `tests/test_c_core.py`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import pygo._core
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+HEADER = CSRC / "base" / "failpoint.h"
+
+pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
+
+
+def points() -> list[str]:
+    """All names, as the header has them."""
+    return re.findall(r"\bPOINT\((\w+)\)", HEADER.read_text())
+
+
+def uses() -> dict[str, int]:
+    """How often each name stands in the core."""
+    sources = [path.read_text() for path in CSRC.rglob("*.[ch]") if path.parent.name != "base"]
+    names = [name for text in sources for name in re.findall(r"pg_(?:fails|fails_with|delay)\((\w+)\)", text)]
+    return {name: names.count(name) for name in names}
+
+
+def test_every_point_stands_somewhere_and_every_use_is_of_a_point() -> None:
+    assert len(points()) > 30
+    assert set(uses()) == set(points()) - {"memory"}
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the documentation is not here")
+def test_the_documentation_names_every_point() -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    section = text.partition("## Fail points")[2].partition("\n## ")[0]
+    tables = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    assert sorted(re.findall(r"`(\w+)`", tables)) == sorted(points())
+
+
+USE = """
+#include "base/failpoint.h"
+#ifdef PG_FAILPOINTS
+#error "armed"
+#endif
+_Static_assert(pg_fails(memory) == 0 && pg_fails_with(memory) == 0, "constants");
+#define TEXT_OF(...) #__VA_ARGS__
+#define TEXT(...) TEXT_OF(__VA_ARGS__)
+_Static_assert(sizeof TEXT(pg_delay(lain_down)) == sizeof "((void)0)", "empty");
+int with(int value);
+int with(int value) { pg_delay(lain_down); return pg_fails(memory) ? 0 : value; }
+"""
+
+
+def test_ordinary_builds_have_nothing_in_their_place(tmp_path: Path) -> None:
+    source = tmp_path / "use.c"
+    source.write_text(USE)
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    command = [*compiler, "-std=gnu11", "-O0", f"-I{CSRC}", "-c", str(source), "-o", str(tmp_path / "use.o")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert b"failpoint" not in (tmp_path / "use.o").read_bytes()
+    assert b"pygo_failpoints_arm" not in Path(pygo._core.__file__).read_bytes()
