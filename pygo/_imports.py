@@ -1,4 +1,4 @@
-"""Makes the import system tell tasks apart.
+"""Makes the import system tell tasks apart, and tell the runtime of extension modules.
 
 importlib's module locks know their owner by `_thread.get_ident()`. Two tasks on one OS thread would be one owner: the
 second to import a module would get it half-built. And a task that waits for another's import would block the OS thread
@@ -8,8 +8,11 @@ locks that let the task wait. Ordinary threads see what they always saw.
 
 from __future__ import annotations
 
+import _imp
 import _thread
 import importlib._bootstrap
+import importlib._bootstrap_external
+import sys
 from typing import Any
 
 from pygo._extension import native
@@ -93,7 +96,24 @@ class _RLock:
 _TaskThread.RLock = _RLock  # type: ignore[attr-defined]
 
 
+class _Extensions:
+    """`_imp` as importlib is to see it: the runtime hears of each extension module."""
+
+    @staticmethod
+    def exec_dynamic(module: Any) -> int:
+        outcome = _imp.exec_dynamic(module)
+        native._extension_loaded(module)
+        return outcome
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_imp, name)
+
+
 def install() -> None:
     """Called once, at the import of pygo."""
     bootstrap: Any = importlib._bootstrap
     bootstrap._thread = _TaskThread()
+    external: Any = importlib._bootstrap_external
+    external._imp = _Extensions()
+    if (loaded := sys.modules.get("greenlet._greenlet")) is not None:
+        native._extension_loaded(loaded)

@@ -196,7 +196,7 @@ static unsigned long suspended_ident(pg_fiber *fiber)
 int interp_fiber_init(pg_fiber *fiber)
 {
     interp_fiber *self = extra(fiber);
-    self->worker = NULL;
+    *self = (interp_fiber){.worker = NULL};
     self->state = pg_fails(thread_state) ? NULL : PyThreadState_New(main_interpreter);
     if (self->state == NULL) return PG_ENOMEM;
     install_first_chunk(self);
@@ -254,8 +254,11 @@ static void after_lower_limit(interp_fiber *self)
 static void before_attach(pg_fiber *from, pg_fiber *fiber, PyThreadState *state)
 {
     interp_fiber *self = extra(fiber);
-    if (PG_UNLIKELY(self->worker != fiber->worker || fiber_of_forked_main != NULL)) {
+    unsigned reused = pg_load_relaxed(&pg_sched_reused);
+    if (PG_UNLIKELY(self->worker != fiber->worker || self->reused != reused || fiber_of_forked_main != NULL)) {
         self->worker = fiber->worker;
+        self->reused = reused;
+        self->thread_flight = NULL;
         self->ident = (unsigned long)pthread_self();
         state->native_thread_id = pg_sched_os_id(fiber);
     }
@@ -279,6 +282,30 @@ static void after_attach(pg_fiber *fiber, PyThreadState *state)
 #endif
 }
 
+/* On its OS thread still: what C++ keeps there for the task that was left. */
+static void take_flight(pg_fiber *fiber)
+{
+    interp_fiber *self = extra(fiber);
+    if (PG_UNLIKELY(cxx_of_thread == NULL)) {
+        if (PG_LIKELY(self->state->gilstate_counter == 1)) return;
+        cxx_look();
+        if (cxx_of_thread == NULL) return;
+    }
+    if (PG_UNLIKELY(self->thread_flight == NULL)) self->thread_flight = cxx_of_thread();
+    cxx_flight *here = self->thread_flight;
+    if (PG_LIKELY(here->caught == NULL && here->uncaught == 0)) return;
+    self->flight = *here;
+    *here = (cxx_flight){NULL, 0};
+}
+
+static void put_flight(pg_fiber *fiber)
+{
+    interp_fiber *self = extra(fiber);
+    if (PG_LIKELY(self->flight.caught == NULL && self->flight.uncaught == 0)) return;
+    *cxx_of_thread() = self->flight;
+    self->flight = (cxx_flight){NULL, 0};
+}
+
 void interp_enter(pg_fiber *from, pg_fiber *to)
 {
     PyThreadState *state = interp_state(to);
@@ -286,6 +313,7 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
     if (from == NULL) {
         PyEval_RestoreThread(state);
     } else {
+        take_flight(from);
         interp_state(from)->thread_id = suspended_ident(from);
 #if PY_VERSION_HEX < 0x030C0000
         extra(from)->seen_limit = interp_state(from)->recursion_limit;
@@ -298,6 +326,7 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
 #endif
     }
     after_attach(to, state);
+    put_flight(to);
 }
 
 #if PY_VERSION_HEX >= 0x030F0000 && defined(Py_DEBUG)
@@ -324,6 +353,7 @@ static void save_thread(void)
 
 void interp_leave(pg_fiber *fiber)
 {
+    take_flight(fiber);
     interp_state(fiber)->thread_id = suspended_ident(fiber);
 #if PY_VERSION_HEX < 0x030C0000
     extra(fiber)->seen_limit = interp_state(fiber)->recursion_limit;
@@ -464,6 +494,7 @@ void interp_reset(pg_fiber *fiber)
     int budget = extra(fiber)->c_budget;
     state->recursion_remaining = budget < state->recursion_limit ? budget : state->recursion_limit;
 #endif
+    if (fiber->bound) state->gilstate_counter = 1; /* greenlets left suspended in callbacks: they never go on */
     pg_check(state->gilstate_counter == 1);
 }
 

@@ -9,16 +9,20 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "python/cxx.h"
 #include "sched/sched.h"
 
 /* Per fiber, in its stack's top page; the first data-stack chunk follows it. */
 typedef struct interp_fiber {
     PyThreadState *state;
     int c_budget;             /* 3.12, 3.13: c_recursion_remaining of an idle fiber; 3.11: recursion_remaining */
-    pg_worker *worker;        /* the OS thread whose ids these are */
+    pg_worker *worker;        /* the OS thread whose ids these are, as long as none took over another's record since */
+    unsigned reused;
     int seen_limit;           /* 3.11: recursion_limit when the fiber was last left */
     unsigned long ident;
     int own_loops;            /* evaluation loops of the task itself, below no other C code: 1, or 0 */
+    cxx_flight *thread_flight; /* that OS thread's, once it was asked for */
+    cxx_flight flight;        /* the suspended task's */
 } interp_fiber;
 
 /* The smallest stack that Python code is run on, in bytes. 3.14 and later keep 32 KiB of each for errors, and where less

@@ -6,6 +6,8 @@
 #include "machine/switch.h"
 #include "python/objects.h"
 
+#include <string.h>
+
 #include <pthread.h>
 
 /* ---- hooks ---- */
@@ -126,13 +128,29 @@ static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ss
         return NULL;
     }
     if (size < INTERP_LEAST_STACK) size = INTERP_LEAST_STACK;
-    if (pg_sched_segment_link(&segment, (size_t)size) != PG_OK) return PyErr_NoMemory();
+    int outcome = pg_sched_segment_link(&segment, (size_t)size);
+    if (outcome == PG_EINVAL) {
+        PyErr_SetString(PyExc_RuntimeError, "call_on_stack() after greenlets have been made: they cannot leave its stack");
+        return NULL;
+    }
+    if (outcome != PG_OK) return PyErr_NoMemory();
     stack_call call = {args + 1, count - 1, keywords};
     interp_stack_enter(segment.stack.base, pg_stack_size(&segment.stack), &saved);
     PyObject *result = pg_switch_call_on(segment.stack.top, run_stack_call, &call);
     interp_stack_leave(&saved);
     pg_sched_segment_unlink(&segment);
     return result;
+}
+
+/* ---- other extensions ---- */
+
+static PyObject *do_extension_loaded(PyObject *module, PyObject *loaded)
+{
+    cxx_look();
+    const char *name = PyModule_Check(loaded) ? PyModule_GetName(loaded) : NULL;
+    if (name == NULL) PyErr_Clear();
+    else if (strcmp(name, "greenlet._greenlet") == 0 && greenlet_take_over(loaded) < 0) return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ---- process ---- */
@@ -233,6 +251,8 @@ static PyMethodDef task_functions[] = {
      PyDoc_STR("call_on_stack(size, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) on a stack segment of `size` "
                "bytes linked for this one call; return its result.\n\nFor code that recurses deeply in C. Raises "
                "ValueError for a bad size, MemoryError when the system refuses.")},
+    {"_extension_loaded", do_extension_loaded, METH_O,
+     PyDoc_STR("_extension_loaded(module, /)\n--\n\nAn extension module has been loaded: tasks may have to mind it.")},
     {"_pin", do_pin, METH_NOARGS, NULL},
     {"_unpin", do_unpin, METH_NOARGS, NULL},
     {"_at_exit", do_at_exit, METH_NOARGS, NULL},
@@ -303,6 +323,7 @@ static int native_exec(PyObject *module)
             PyErr_NoMemory();
             return -1;
         }
+        cxx_look();
         done = true;
     }
     if (add_types(module) < 0) return -1;

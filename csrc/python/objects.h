@@ -294,4 +294,9 @@ bool takes_nothing(PyTypeObject *type, PyTypeObject *base, PyObject *args, PyObj
 /* ---- module-level functions ---- */
 extern PyMethodDef select_methods[], time_methods[], scope_functions[], lock_functions[], bubble_functions[];
 
+/* ---- greenlet.c ---- */
+
+/* The greenlet package's extension module has been loaded. 0, or -1 with an exception. */
+int greenlet_take_over(PyObject *module);
+
 #endif

@@ -42,6 +42,7 @@ typedef struct pg_thread {
     pg_party *party;   /* likewise */
     void *scopes;      /* likewise */
     pg_nanos slice;    /* main only: until it looks for signals */
+    bool bound;        /* owner only: pg_sched_bind outside of tasks */
     void *alternate;   /* owner only: signal stack (os/fault.h), once it has had a segment */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
     atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */
@@ -75,6 +76,7 @@ struct pg_worker {
     pg_nanos streak_start, streak_least, longest_turn; /* see is_streak_over */
     pg_nanos opened_at, open_every; /* see is_time_to_open */
     bool searching, give_turn, open;
+    bool closing;        /* it ends as soon as no suspended task has to resume on it; till then it runs only those */
     pg_task *pinned_task; /* runs nothing else while set */
     void *sanitizer;
     unsigned long os_id; /* set at the thread's start */

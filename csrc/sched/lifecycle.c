@@ -77,6 +77,7 @@ static void forget_worker(pg_worker *worker)
     worker->alive = worker->permit = worker->searching = worker->give_turn = false;
     worker->sleep = AWAKE;
     worker->pinned_task = NULL;
+    worker->closing = false;
     worker->current = worker->previous = NULL;
     pg_store_relaxed(&worker->watched, NULL);
     pg_store_relaxed(&worker->attention, 0);

@@ -443,6 +443,16 @@ void pg_dispatch(pg_worker *worker, pg_task *task)
     pg_settle_previous(worker);
 }
 
+/* The task has ended without unpinning. A thread that ends with its task stays closed to others. */
+static void end_pinned(pg_worker *worker, pg_fiber *fiber)
+{
+    fiber->pin_depth = 0;
+    fiber->pinned = NULL;
+    worker->pinned_task = fiber->bound ? &worker->thread.stand_in : NULL;
+    worker->closing = fiber->bound;
+    fiber->bound = false;
+}
+
 void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
 {
     for (;;) {
@@ -451,11 +461,7 @@ void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
         pg_delay(ended_to_picked);
         worker = fiber->worker;
         pg_count(&worker->finished);
-        if (PG_UNLIKELY(fiber->pin_depth > 0)) { /* ended without unpinning */
-            fiber->pin_depth = 0;
-            fiber->pinned = NULL;
-            worker->pinned_task = NULL;
-        }
+        if (PG_UNLIKELY(fiber->pin_depth > 0)) end_pinned(worker, fiber);
         pg_switch_clean_float(); /* the next task on this fiber is a stranger */
         pg_task *next = pg_pick(worker);
         if (next != NULL && next->fiber == NULL && pg_fiber_suits(fiber, next)) { /* start it here, without a switch */
@@ -531,6 +537,23 @@ int pg_sched_unpin(void)
         fiber->pinned = NULL;
     }
     return PG_OK;
+}
+
+int pg_sched_bind(void)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    if (pg_sched_self() == NULL) return PG_ENOMEM; /* it also makes the record of a thread */
+    if (fiber == NULL) {
+        pg_thread *thread = pg_tls_get();
+        if (thread->segment != NULL) return PG_EINVAL;
+        thread->bound = true;
+        return PG_OK;
+    }
+    if (fiber->segment != NULL) return PG_EINVAL;
+    if (fiber->bound) return PG_OK;
+    if (fiber->pinned == NULL && fiber->worker->pinned_task != NULL) return PG_EAGAIN;
+    fiber->bound = true;
+    return pg_sched_pin();
 }
 
 /* ---- set-up ---- */

@@ -159,6 +159,7 @@ static pg_worker *prepare_worker_locked(void)
 {
     pg_worker *worker = new_record_locked();
     if (worker == NULL) return NULL;
+    if (worker->os_id != 0) pg_add_relaxed(&pg_sched_reused, 1);
     worker->alive = true;
     worker->sleep = AWAKE;
     give_permit(worker);
@@ -375,15 +376,20 @@ static pg_task *find(pg_worker *worker)
     return NULL;
 }
 
-/* A spare thread may end unless a suspended task has to resume on it. With very many suspended tasks looking at all of
- * them costs more than an idle thread does. */
+atomic_uint pg_sched_reused;
+
+/* A spare thread, or one that is closing, may end unless a suspended task has to resume on it. With very many suspended
+ * tasks looking at all of them costs more than an idle thread does. */
 static bool is_needed(pg_worker *worker)
 {
     enum { WORTH_LOOKING_AT = 4096 };
     pg_sched *sched = &pg_the_sched;
     bool needed = false;
-    if (worker->pinned_task != NULL || sched->hooks.must_stay == NULL) return worker->pinned_task != NULL;
-    if (pg_load_relaxed(&sched->fiber_count) - pg_load_relaxed(&sched->free_count) > WORTH_LOOKING_AT) return true;
+    if (worker->pinned_task != NULL && !worker->closing) return true;
+    if (sched->hooks.must_stay == NULL) return false;
+    if (!worker->closing &&
+        pg_load_relaxed(&sched->fiber_count) - pg_load_relaxed(&sched->free_count) > WORTH_LOOKING_AT)
+        return true;
     pg_lock_acquire(&sched->fiber_lock);
     for (pg_node *node = sched->fibers.next; node != &sched->fibers && !needed; node = node->next) {
         pg_fiber *fiber = pg_container_of(node, pg_fiber, all);
@@ -400,6 +406,7 @@ static bool retire(pg_worker *worker)
     pg_lock_acquire(&sched->lock);
     bool surplus = worker->sleep == IDLE && pg_load_relaxed(&sched->thread_count) > pg_load_relaxed(&sched->limit) &&
                    pg_load_relaxed(&sched->timekeeper) != worker;
+    if (worker->closing) surplus = worker->sleep == LOCKED_IDLE && pg_load_seqcst(&worker->inbox.count) == 0;
     if (surplus) {
         leave_list(worker);
         worker->alive = false; /* the record stays: others may still look at its queue */
@@ -459,6 +466,7 @@ static bool rest(pg_worker *worker)
     pg_delay(lain_down);
     pg_fence_seqcst(); /* P2; pairs with the fence of pg_wake_if_free */
     if (worker->pinned_task != NULL && (timer_pending() || pg_work_visible())) pg_wake_if_free();
+    if (worker->closing && retire(worker)) return false;
     pg_nanos retire_at = pg_now() + PG_RETIRE_AFTER;
     while (!get_up(worker) && pg_load_acquire(&worker->granted) == 0) {
         bool surplus = worker->pinned_task == NULL && pg_load_relaxed(&sched->thread_count) > pg_load_relaxed(&sched->limit);
@@ -495,6 +503,7 @@ void pg_worker_main(void *opaque)
     worker->opened_at = pg_now();
     worker->unread_most = 1;
     worker->pinned_task = NULL;
+    worker->closing = false;
     pg_tls_set(&worker->thread);
     void *alternate = pg_fault_stack_take();
 #ifdef PG_TSAN
