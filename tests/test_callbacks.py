@@ -256,7 +256,7 @@ def test_a_function_in_c_that_is_a_task_itself_is_c_code_too() -> None:
         assert task.join() == 1
     assert in_task(list, map(moves, [1, 2])) == [False, False]
     assert in_task(functools.partial(list, map(moves, [1, 2]))) == [False, False]
-    assert in_task(functools.partial(moves, 1))
+    assert in_task(functools.partial(move_to_another_thread, 2000))
 
 
 def test_generators_in_loops_move_freely() -> None:
