@@ -42,7 +42,6 @@ typedef struct pg_thread {
     pg_party *party;   /* likewise */
     void *scopes;      /* likewise */
     pg_nanos slice;    /* main only: until it looks for signals */
-    bool bound;        /* owner only: pg_sched_bind outside of tasks */
     void *alternate;   /* owner only: signal stack (os/fault.h), once it has had a segment */
     atomic_uint holders; /* the thread itself, and pg_sched_hold */
     atomic_bool for_ever; /* owner writes: its current or last sleep has no deadline */

@@ -21,7 +21,7 @@ int pg_sched_segment_link(pg_segment *segment, size_t size)
     if (pg_sched_self() == NULL) return PG_ENOMEM; /* it also makes the record of a thread */
     pg_thread *thread = pg_tls_get();
     pg_fiber *fiber = pg_sched_fiber();
-    if (fiber != NULL ? fiber->bound : thread->bound) return PG_EINVAL;
+    if (fiber != NULL && fiber->bound) return PG_EINVAL;
     if (pg_stack_get_warm(&segment->stack, size) != PG_OK) return PG_ENOMEM;
     if (PG_UNLIKELY(thread->worker == NULL && thread->alternate == NULL)) {
         pg_overflow_setup();

@@ -543,12 +543,7 @@ int pg_sched_bind(void)
 {
     pg_fiber *fiber = pg_sched_fiber();
     if (pg_sched_self() == NULL) return PG_ENOMEM; /* it also makes the record of a thread */
-    if (fiber == NULL) {
-        pg_thread *thread = pg_tls_get();
-        if (thread->segment != NULL) return PG_EINVAL;
-        thread->bound = true;
-        return PG_OK;
-    }
+    if (fiber == NULL) return ((pg_thread *)pg_tls_get())->segment != NULL ? PG_EINVAL : PG_OK;
     if (fiber->segment != NULL) return PG_EINVAL;
     if (fiber->bound) return PG_OK;
     if (fiber->pinned == NULL && fiber->worker->pinned_task != NULL) return PG_EAGAIN;

@@ -193,14 +193,13 @@ void pg_sched_hold_monitor(bool on);
 void pg_sched_yield(void);
 int pg_sched_sleep_until(pg_nanos deadline);
 /* Around a call on another stack of at least `size` bytes, by the caller, be it a task or a thread. PG_OK, PG_ENOMEM, or
- * PG_EINVAL after pg_sched_bind. */
+ * PG_EINVAL in a task after pg_sched_bind. */
 int pg_sched_segment_link(pg_segment *segment, size_t size);
 void pg_sched_segment_unlink(pg_segment *segment);
 /* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */
 int pg_sched_pin(void);
 int pg_sched_unpin(void);
-/* Likewise until the task's end, with which the OS thread ends, too. Neither this task nor an ordinary thread that says so
- * may run calls on other stacks from then on. PG_OK, also for an ordinary thread; PG_EINVAL on such a stack; PG_EAGAIN when
+/* Likewise until the task's end, with which the OS thread ends, too. It may run no calls on other stacks from then on. PG_OK, also for an ordinary thread; PG_EINVAL on such a stack; PG_EAGAIN when
  * another task has this OS thread for itself, as may be for one that must stay here. */
 int pg_sched_bind(void);
 /* How many OS threads have got the record of a worker whose thread had ended. */

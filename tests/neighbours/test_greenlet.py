@@ -244,7 +244,7 @@ def test_greenlets_and_other_stacks_exclude_each_other(workers: int) -> None:
             pygo.call_on_stack(1 << 20, lambda: None)
 
     in_task(body)
-    in_thread(body)
+    in_thread(pygo.call_on_stack, 1 << 20, make)
     assert in_task(pygo.call_on_stack, 1 << 20, int, "3") == 3
 
 
