@@ -16,7 +16,7 @@ typedef struct thread {
     void (*body)(void *);
     void *argument;
     const char *name;
-    bool ended;
+    bool ended, relaxed; /* the latter: it spins, see mc_spun_on */
     mc_step pending;
     uint32_t step_count;
     uint32_t clock[MC_THREADS]; /* steps of others that its last step depends on */
@@ -60,7 +60,32 @@ static unsigned long executions, pruned, total_steps;
 int mc_self(void) { return running; }
 void **mc_slot(void) { return &threads[running].slot; }
 void mc_name(const char *name) { threads[running].name = name; }
+
+void mc_relax(void)
+{
+    if (running >= 0) threads[running].relaxed = true;
+}
+
+/* Since that load the thread has only spun, and asked for a sleep that it did not get: to look again, it waits for
+ * another store. */
+const mc_step *mc_spun_on(void)
+{
+    if (!threads[running].relaxed) return NULL;
+    for (uint32_t i = step_count; i-- > 0;) {
+        if (steps[i].thread != running || steps[i].step.kind == MC_FUTEX_WAIT) continue;
+        return steps[i].step.kind == MC_LOAD ? &steps[i].step : NULL;
+    }
+    return NULL;
+}
+
 mc_step *mc_step_now(void) { return &steps[step_count - 1].step; }
+
+bool mc_all_ended(void)
+{
+    for (unsigned i = 0; i < thread_count; i++)
+        if (!threads[i].ended) return false;
+    return true;
+}
 
 static void thread_main(void *argument)
 {
@@ -104,11 +129,20 @@ void mc_step_begin(mc_step *step)
 {
     thread *self = &threads[running];
     self->pending = *step;
+    self->relaxed = false;
     pg_switch(&self->sp, explorer_sp, NULL);
 }
 
 void mc_frame_begin(void) { threads[running].gone_below = 0; }
-void mc_frame_end(void) { threads[running].gone_below = (uintptr_t)__builtin_frame_address(0); }
+
+/* Whoever else has been there must be known to be through: that he was first in this execution is not enough. */
+void mc_frame_end(void)
+{
+    enum { LOOK_BACK = 2048 };
+    uintptr_t top = (uintptr_t)__builtin_frame_address(0);
+    threads[running].gone_below = top;
+    mc_access_ends(top - LOOK_BACK, top);
+}
 
 void mc_check_alive(uintptr_t address, const void *pc)
 {
@@ -164,6 +198,13 @@ static bool depend(const mc_step *one, const mc_step *other)
     return one->object != NULL && one->object == other->object && (one->writes || other->writes);
 }
 
+/* A load that did not see an earlier store, and could choose so, might as well have come before it: that execution is
+ * this one. */
+static bool is_overlooked(const mc_step *past, const mc_step *next)
+{
+    return next->kind == MC_LOAD && past->writes && past->object == next->object && past->made > next->oldest;
+}
+
 static bool covers(const uint32_t *clock, const done_step *past) { return clock[past->thread] >= past->number; }
 
 static void join_clock(uint32_t *into, const uint32_t *from)
@@ -192,7 +233,8 @@ static uint32_t find_initials(uint32_t from, int number, const mc_step *next, co
     if (seen & 1u << number) return begins;
     for (uint32_t k = 0; k < count; k++) {
         const done_step *past = &steps[between[k]];
-        if (covers(clock, past) || depend(&past->step, next)) return begins;
+        bool overlooked = is_overlooked(&past->step, next) && past->step.made > next->read;
+        if (covers(clock, past) || (depend(&past->step, next) && !overlooked)) return begins;
     }
     return begins | 1u << number;
 }
@@ -208,6 +250,10 @@ static void find_races(int number, const mc_step *next, uint32_t steps_before)
     for (uint32_t i = step_count; i-- > 0;) {
         const done_step *past = &steps[i];
         if (past->thread == number || !depend(&past->step, next) || covers(clock, past)) continue;
+        if (is_overlooked(&past->step, next)) {
+            if (past->step.made <= next->read) join_clock(clock, past->clock);
+            continue;
+        }
         choice *there = &choices[past->choice];
         bool waited = !(there->enabled & 1u << number) && there->step_counts[number] == steps_before;
         if (waited) continue; /* for just that */
@@ -224,6 +270,7 @@ static void note_dependencies(done_step *now)
     for (uint32_t i = 0; i + 1 < step_count; i++) {
         const done_step *past = &steps[i];
         if (past->thread == now->thread || !depend(&past->step, &now->step)) continue;
+        if (is_overlooked(&past->step, &now->step) && past->step.made > now->step.read) continue;
         join_clock(self->clock, past->clock);
     }
     self->clock[now->thread] = now->number;

@@ -24,7 +24,7 @@
  *
  * What is not covered: a load that sees a store of the future (load buffering), modification orders that contradict
  * the order of steps (2+2W), a compare-and-swap that fails for an outdated value, wake-ups of the kernel for no
- * reason. A load at one place that saw an outdated store sees a newer one the next time: delays are finite.
+ * reason. Delays are finite: a load that saw an outdated store twice, or spins, sees a newer one the next time.
  */
 #ifndef EXPLORE_H
 #define EXPLORE_H
@@ -64,6 +64,7 @@ unsigned mc_choose(unsigned count);                  /* each of 0 ... count-1 is
 int mc_spawn(void (*body)(void *), void *argument);  /* one more thread; its number */
 void mc_name(const char *name);                      /* of the thread, in traces */
 void **mc_slot(void);                                /* the thread-local slot of the core */
+bool mc_all_ended(void);                             /* in `check`: no thread is left asleep */
 void mc_set_short_of_memory(void);                   /* in `setup`: malloc may say no */
 /* A token: put before taken, once each; taking waits. Ordered as a release and an acquire. */
 void mc_token_put(void *token);
@@ -86,6 +87,8 @@ typedef struct mc_step {
     int order;                /* __ATOMIC_... */
     uint64_t seen, left;      /* values, for the trace */
     uint32_t age;             /* of the store that was read: 0 the newest */
+    uint32_t made, read;      /* which of the location's stores a step made, or read */
+    uint32_t oldest;          /* that a load could have read */
     bool (*enabled)(const struct mc_step *step); /* NULL: always */
     uint64_t argument;
 } mc_step;
@@ -97,6 +100,8 @@ typedef struct mc_view {
 
 void mc_step_begin(mc_step *step); /* returns when the explorer has chosen this thread to make its step */
 mc_step *mc_step_now(void);        /* the record of the step under way, in the trace */
+void mc_relax(void);
+const mc_step *mc_spun_on(void); /* NULL: it did not spin */
 bool mc_may_be_stale(void);
 void mc_note_stale(void);
 void mc_check_alive(uintptr_t address, const void *pc); /* neither freed nor in a frame that has ended */
@@ -111,6 +116,7 @@ mc_view *mc_view_of(int thread);
 void mc_view_join(mc_view *into, const mc_view *from);
 void mc_tick(void);
 void mc_access(uintptr_t address, size_t size, bool write, bool atomic, const void *pc);
+void mc_access_ends(uintptr_t from, uintptr_t to); /* to those addresses, by others: all must have happened before */
 uint64_t mc_newest(const void *address, size_t size);
 extern unsigned long mc_plain_accesses, mc_stale_loads;
 

@@ -107,18 +107,18 @@ THREAD(futex_wait, while (pg_load_acquire(&x) == 0) (void)pg_futex_wait(&x, 0, P
 THREAD(futex_wake, plain = 1; pg_store_release(&x, 1); pg_futex_wake(&x, 1))
 THREAD(futex_wake_early, pg_futex_wake(&x, 1); plain = 1; pg_store_release(&x, 1))
 static void got(void) { MC_CHECK(a == 1); }
-THREAD(spin, while (pg_load_acquire(&x) == 0) {} a = (unsigned)plain)
+THREAD(spin, while (pg_load_acquire(&x) == 0) pg_cpu_relax(); a = (unsigned)plain)
 THREAD(token_put, plain = 1; mc_token_put(&x))
 THREAD(token_take, mc_token_take(&x); a = (unsigned)plain)
 
 static atomic_uint *frame;
-static void leave_frame(void)
+PG_NOINLINE static void leave_frame(void)
 {
     atomic_uint here;
     pg_store_relaxed(&here, 0);
     frame = &here;
     pg_store_release(&x, 1);
-    while (pg_load_acquire(&here) == 0) {}
+    while (pg_load_acquire(&here) == 0) pg_cpu_relax();
 }
 static void framed(void)
 {
@@ -127,8 +127,10 @@ static void framed(void)
     mc_frame_end();
     pg_store_relaxed(&z, 1);
 }
-THREAD(touch_frame, while (pg_load_acquire(&x) == 0) {} pg_store_release(frame, 1))
-THREAD(touch_frame_late, while (pg_load_acquire(&x) == 0) {} pg_store_release(frame, 1); pg_store_release(frame, 2))
+THREAD(touch_frame, while (pg_load_acquire(&x) == 0) pg_cpu_relax(); pg_store_release(frame, 1))
+/* Found whichever comes first. */
+THREAD(touch_frame_late, while (pg_load_acquire(&x) == 0) pg_cpu_relax(); pg_store_release(frame, 1);
+       pg_store_release(frame, 2))
 
 const mc_scenario mc_scenarios[] = {
     {"sb_relaxed", setup, {sb_relaxed_1, sb_relaxed_2}, note, any_two},

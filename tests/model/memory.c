@@ -33,17 +33,17 @@ typedef struct cell {
 typedef struct glance { /* a load at one place in the code */
     const void *pc;
     location *where;
-    uint32_t store, repeats;
+    uint32_t store;
+    uint32_t delays; /* so often in a row it saw that store when there were newer ones */
     unsigned round;
 } glance;
 
-enum { TABLE = 2048, CELLS = 16384, GLANCES = 64, VIEWS = 8192 };
+enum { TABLE = 2048, CELLS = 16384, GLANCES = 64, DELAYS = 2, VIEWS = 8192 };
 
 static location locations[MC_LOCATIONS];
 static uint16_t table[TABLE]; /* index + 1 */
 static cell cells[CELLS];
 static glance glances[MC_THREADS][GLANCES];
-static glance *last_glance[MC_THREADS]; /* NULL: the thread's last step was no load */
 static mc_view views[VIEWS];
 static mc_view of_threads[MC_THREADS], fenced[MC_THREADS], to_acquire[MC_THREADS], common;
 static unsigned current_round, location_count, view_count;
@@ -58,7 +58,6 @@ void mc_memory_reset(void)
     memset(fenced, 0, sizeof fenced);
     memset(to_acquire, 0, sizeof to_acquire);
     memset(&common, 0, sizeof common);
-    memset(last_glance, 0, sizeof last_glance);
     for (int i = 0; i < MC_THREADS; i++) of_threads[i].clocks[i] = 1;
 }
 
@@ -138,6 +137,14 @@ static cell *cell_at(uintptr_t address)
     mc_fail("too much memory for the explorer: raise CELLS");
 }
 
+static cell *find_cell(uintptr_t address)
+{
+    unsigned at = (unsigned)((address >> 3) * 2654435761u) % CELLS;
+    for (; cells[at].round == current_round; at = (at + 1) % CELLS)
+        if (cells[at].address == address) return &cells[at];
+    return NULL;
+}
+
 static bool conflicts(int one, int other)
 {
     bool writes = one % 2 == PLAIN_WRITE || other % 2 == PLAIN_WRITE; /* or the atomic kind of it */
@@ -174,6 +181,20 @@ void mc_access(uintptr_t address, size_t size, bool write, bool atomic, const vo
         }
         address += some;
         size -= some;
+    }
+}
+
+void mc_access_ends(uintptr_t from, uintptr_t to)
+{
+    int self = mc_self();
+    for (uintptr_t address = from & ~(uintptr_t)7; address < to; address += 8) {
+        cell *where = find_cell(address);
+        for (int other = 0; where != NULL && other < MC_THREADS; other++)
+            for (int past = 0; past < ACCESSES && other != self; past++)
+                for (int byte = 0; byte < 8; byte++)
+                    if (where->clocks[other][past][byte] > of_threads[self].clocks[other])
+                        mc_fail("%p of thread %d is in a frame of thread %d that may have ended: at %p",
+                                (void *)address, other, self, where->pcs[other][past]);
     }
 }
 
@@ -232,28 +253,32 @@ static uint64_t load(const void *object, size_t size, int order, const void *pc)
     location *where = locate(object, size);
     glance *past = glance_of(self, pc, where);
     mc_step step = step_of(MC_LOAD, object, pc, order);
-    /* The third look in a row at one store: it waits for another one. */
-    if (last_glance[self] == past && past->repeats >= 2 && past->store == where->count - 1) {
+    const mc_step *before = mc_spun_on();
+    bool again = before != NULL && before->pc == pc && before->object == object;
+    if (again && past->store == where->count - 1) {
         step.enabled = has_newer;
         step.argument = where->count;
     }
     mc_step_begin(&step);
     uint32_t newest = where->count - 1, oldest = of_threads[self].stores[where->index];
     if (order == __ATOMIC_SEQ_CST && common.stores[where->index] > oldest) oldest = common.stores[where->index];
-    if (past->store != UINT32_MAX && past->store < newest && past->store >= oldest) oldest = past->store + 1;
-    uint32_t age = oldest < newest && mc_may_be_stale() ? mc_choose(newest - oldest + 1) : 0;
+    if (past->delays >= (again ? 1 : DELAYS) && past->store >= oldest) oldest = past->store + 1;
+    bool may_be_old = mc_may_be_stale();
+    uint32_t age = may_be_old ? mc_choose(newest - oldest + 1) : 0;
     if (age > 0) {
         mc_note_stale();
         mc_stale_loads++;
     }
     uint32_t at = newest - age;
-    past->repeats = past->store == at ? past->repeats + 1 : 1;
+    past->delays = at == newest ? 0 : past->store == at ? past->delays + 1 : 1;
     past->store = at;
-    last_glance[self] = past;
     mc_access((uintptr_t)object, size, false, true, pc);
     read_store(where, at, order);
-    mc_step_now()->seen = where->stores[at].value;
-    mc_step_now()->age = age;
+    mc_step *now = mc_step_now();
+    now->seen = where->stores[at].value;
+    now->age = age;
+    now->read = at;
+    now->oldest = may_be_old ? oldest : newest;
     mc_tick();
     return where->stores[at].value;
 }
@@ -269,11 +294,11 @@ static void save(void *object, uint64_t value, size_t size, int order, const voi
     location *where = locate(object, size);
     mc_step step = step_of(MC_STORE, object, pc, order);
     mc_step_begin(&step);
-    last_glance[mc_self()] = NULL;
     mc_access((uintptr_t)object, size, true, true, pc);
     append(where, cut(value, size), order, NULL);
     put(object, value, size);
     mc_step_now()->left = cut(value, size);
+    mc_step_now()->made = where->count - 1;
     mc_tick();
 }
 
@@ -298,7 +323,6 @@ static uint64_t modify(void *object, size_t size, change *how, uint64_t operand,
     location *where = locate(object, size);
     mc_step step = step_of(MC_RMW, object, pc, order);
     mc_step_begin(&step);
-    last_glance[mc_self()] = NULL;
     uint32_t at = where->count - 1;
     uint64_t old = where->stores[at].value;
     bool changes = expected == NULL || *expected == old;
@@ -311,6 +335,7 @@ static uint64_t modify(void *object, size_t size, change *how, uint64_t operand,
         append(where, value, order, where->stores[at].view);
         put(object, value, size);
         mc_step_now()->left = value;
+        mc_step_now()->made = where->count - 1;
     }
     mc_tick();
     return old;
@@ -322,7 +347,6 @@ static void fence(int order, const void *pc)
     if (self < 0) return;
     mc_step step = step_of(MC_FENCE, &common, pc, order);
     mc_step_begin(&step);
-    last_glance[self] = NULL;
     if (acquires(order)) mc_view_join(&of_threads[self], &to_acquire[self]);
     if (order == __ATOMIC_SEQ_CST) {
         join_stores(&of_threads[self], &common); /* not the clocks: two fences alone order no plain data */

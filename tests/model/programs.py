@@ -32,6 +32,7 @@ INSTRUMENTED = (
         for name in ("malloc", "calloc", "free", "aligned_alloc", "posix_memalign", "memcpy", "memset", "syscall")
     ),
     "-U__SANITIZE_THREAD__",
+    "-Wno-tsan",  # that it does not model fences: we do
 )
 
 
@@ -50,6 +51,31 @@ PROGRAMS: Mapping[str, Program] = {
     "litmus": Program("litmus.c"),
     "runq": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=4",)),
     "runq_of_two": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=2",)),
+    "timers": Program("timers.c", ("sources/timer.c",)),
+    "waits": Program(
+        "waits.c",
+        (
+            "objects/task.c",
+            "objects/runq.c",
+            "sources/timer.c",
+            "sched/sched.c",
+            "sched/park.c",
+            "sync/chan.c",
+            "sync/select.c",
+            "sync/semaphore.c",
+            "sync/mutex.c",
+            "sync/latch.c",
+        ),
+        source_flags=(
+            (
+                "sched/sched.c",
+                tuple(
+                    f"-Dpg_{name}=pg_real_{name}"
+                    for name in ("switch_away", "sched_self", "sched_enqueue", "sched_enqueue_last", "sched_random")
+                ),
+            ),
+        ),
+    ),
 }
 
 

@@ -151,7 +151,10 @@ int pg_futex_wait(atomic_uint *word, unsigned expected, pg_nanos deadline)
     mc_step_begin(&step);
     mc_check_alive((uintptr_t)word, PC);
     mc_tick();
-    if (mc_newest(word, sizeof *word) != expected) return PG_OK; /* the kernel sees what is there */
+    if (mc_newest(word, sizeof *word) != expected) { /* the kernel sees what is there */
+        mc_relax();
+        return PG_OK;
+    }
     asleep_on[self] = word;
     /* It may time out at any moment, but not again and again. */
     bool may_end = deadline != PG_FOREVER && timeouts[self] < TIMEOUTS;
@@ -198,7 +201,7 @@ long mc_syscall(long number, ...)
 pg_nanos pg_now(void) { return clock_now; }
 pg_nanos pg_deadline_after(pg_nanos timeout) { return timeout <= 0 ? PG_NEVER_WAIT : clock_now + timeout; }
 void pg_nanosleep(pg_nanos duration) { (void)duration; }
-void pg_os_yield(void) {}
+void pg_os_yield(void) { mc_relax(); }
 int pg_cpu_count(void) { return 1; }
 unsigned long pg_os_thread_id(void) { return (unsigned long)mc_self() + 1; }
 bool pg_os_is_main_thread(void) { return false; }
