@@ -739,6 +739,33 @@ class TestLockThread:
         join_all(tasks)
         assert sorted(waited)[len(waited) // 2] < 100_000, waited
 
+    @pytest.mark.parametrize("how", ["locked", "below C code"])
+    def test_those_that_stay_get_their_turns_beside_tasks_that_block_and_yield(self, how: str, workers: int) -> None:
+        """Their threads wait long for the right to run, and must not give it away before they have run anything."""
+        over, turns = pygo.Channel[None](), [0, 0]
+
+        def block(slot: int) -> None:
+            while not over.closed:
+                turns[slot] += 1
+                time.sleep(0.0002)
+                pygo.yield_now()
+
+        def wait(value: int) -> int:
+            for _ in range(5):
+                pygo.yield_now()
+            return value
+
+        def locked() -> list[int]:
+            with pygo.lock_thread():
+                return [wait(1)]
+
+        blocking = [pygo.spawn(block, slot) for slot in range(2)]
+        staying = [pygo.spawn(locked) if how == "locked" else pygo.spawn(sorted, [1], key=wait) for _ in range(8)]
+        assert join_all(staying) == [[1]] * 8
+        over.close()
+        join_all(blocking)
+        assert sum(turns) < 10_000
+
     def test_the_task_keeps_its_os_thread(self, workers: int) -> None:
         stop: pygo.Channel[None] = pygo.Channel()
 

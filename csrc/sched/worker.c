@@ -486,6 +486,10 @@ static bool rest(pg_worker *worker)
         }
     }
     worker->searching = true; /* counted by who gave the permit */
+    /* Others had their turn meanwhile. Were it counted from before, a worker that waits long for its permit would give it away
+     * as soon as it has it, before it has run anything, and again each time. */
+    worker->polled_at = worker->opened_at = pg_now();
+    worker->turn_polls = 0;
     return true;
 }
 
