@@ -98,6 +98,11 @@ def inject_stale_wakes(every: int) -> None:
     _lib.pygo_inject_stale_wakes(every)
 
 
+def switch_keeps_gil() -> bool:
+    """For tests: from task to task the GIL is not given back and taken again; see csrc/python/swap.h."""
+    return bool(_lib.pygo_switch_keeps_gil())
+
+
 def hold_monitor(on: bool) -> None:
     """For tests: the monitor thread does nothing meanwhile, as where it does not get to run."""
     _lib.pygo_hold_monitor(on)

@@ -19,6 +19,7 @@ import pytest
 from helpers import HANG, in_task, join_all, move_to_another_thread, run_program
 
 import pygo
+from pygo._extension import has_portable_switch, switch_keeps_gil
 
 
 def switch() -> None:
@@ -361,6 +362,40 @@ class TestHooksAndLimits:
 
         with warnings.catch_warnings():
             join_all([pygo.spawn(body, 0)])
+
+    def test_from_task_to_task_the_gil_stays(self) -> None:
+        """On each supported release; where it did not, all would work, but a switch took twice as long."""
+        assert switch_keeps_gil() or has_portable_switch()
+
+    def test_tasks_go_on_in_threads_that_took_the_place_of_others(self) -> None:
+        """What the interpreter knows of a task's thread is that of the thread that it is on, not of one that has ended."""
+        program = run_program(
+            """
+            import random, sys, threading, time, pygo
+
+            pygo.runtime.set_workers(2)
+
+            def body(gate):
+                for _ in range(3):
+                    assert sys._current_frames()[threading.get_ident()] is sys._getframe()
+                    pygo.yield_now()
+                gate.wait()  # as many threads as tasks
+                time.sleep(random.random() / 10)
+
+            for _ in range(3):
+                gate = threading.Barrier(100)
+                tasks = [pygo.spawn(body, gate) for _ in range(100)]
+                for task in tasks:
+                    task.join()
+                assert pygo.runtime.stats().threads > 90
+                deadline = time.monotonic() + 20
+                while pygo.runtime.stats().threads > 2:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+            print("end")
+            """
+        ).ok()
+        assert program.out == "end\n"
 
     def test_async_exceptions_reach_the_right_task(self) -> None:
         """``PyThreadState_SetAsyncExc`` by the ident a computing task sees."""

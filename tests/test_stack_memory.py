@@ -142,6 +142,24 @@ print("end")
     )
 
 
+def test_thread_states_that_nobody_needs_go() -> None:
+    end_of(
+        """
+tasks = [pygo.spawn(ch.recv) for _ in range(2000)]
+while ch.waiting_receivers < 2000:
+    time.sleep(0.001)
+assert pygo.runtime.stats().fibers >= 2000
+ch.close()
+for task in tasks:
+    task.exception()
+del tasks, task
+wait_until(lambda: pygo.runtime.stats().fibers < 300)
+assert len([pygo.spawn(int).join() for _ in range(1000)]) == 1000
+print("end")
+"""
+    )
+
+
 def test_an_idle_program_is_left_alone() -> None:
     """Once all is given back, the monitor sleeps, although thousands of tasks wait."""
     end_of(

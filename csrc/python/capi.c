@@ -56,6 +56,8 @@ void pygo_set_scavenge_interval(int64_t nanos) { pg_sched_set_scavenge_interval(
 int pygo_set_watchdog(int64_t nanos) { return pg_sched_set_watchdog(nanos); }
 void pygo_set_trace(int64_t nanos) { pg_sched_set_trace(nanos); }
 
+int pygo_switch_keeps_gil(void) { return interp_switch_keeps_gil(); }
+
 int pygo_has_portable_switch(void)
 {
 #ifdef PG_SWITCH_PORTABLE

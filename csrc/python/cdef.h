@@ -24,3 +24,4 @@ void pygo_set_scavenge_interval(int64_t nanos);
 int pygo_set_watchdog(int64_t nanos);
 void pygo_set_trace(int64_t nanos);
 int pygo_has_portable_switch(void);
+int pygo_switch_keeps_gil(void);

@@ -19,8 +19,8 @@
 
 #include "base/failpoint.h"
 #include "internal/pycore_gc.h"
-#include "internal/pycore_interp.h"
-#include "internal/pycore_runtime.h"
+#include "python/cxx.h"
+#include "python/swap.h"
 #if PY_VERSION_HEX < 0x030C0000
 #include "internal/pycore_frame.h"
 #include "opcode.h"
@@ -37,6 +37,16 @@ enum {
     BYTES_PER_LEVEL = PY_VERSION_HEX < 0x030C0000 ? 2600 : 1700,
 };
 
+/* Per fiber, in its stack's top page; the first data-stack chunk follows it. */
+typedef struct interp_fiber {
+    PyThreadState *state;
+    int c_budget;             /* 3.12, 3.13: c_recursion_remaining of an idle fiber; 3.11: recursion_remaining */
+    int own_loops;            /* evaluation loops of the task itself, below no other C code: 1, or 0 */
+    int seen_limit;           /* 3.11: recursion_limit when the fiber was last left */
+    uint64_t thread_number;   /* the OS thread that it was last on: own_thread.number; 0: none yet */
+    cxx_flight flight;        /* the suspended task's */
+} interp_fiber;
+
 static PyInterpreterState *main_interpreter;
 static PyObject *partial_type;         /* functools.partial */
 static pg_fiber *fiber_of_forked_main; /* set in a fork's child when a task forked */
@@ -52,11 +62,7 @@ size_t interp_fiber_extra(void)
 
 /* ---- the GIL ---- */
 
-#if PY_VERSION_HEX < 0x030C0000
-#define GIL (_PyRuntime.ceval.gil)
-#else
-#define GIL (*main_interpreter->ceval.gil)
-#endif
+#define GIL SWAP_GIL(main_interpreter)
 
 bool interp_is_busy(void)
 {
@@ -196,7 +202,7 @@ static unsigned long suspended_ident(pg_fiber *fiber)
 int interp_fiber_init(pg_fiber *fiber)
 {
     interp_fiber *self = extra(fiber);
-    *self = (interp_fiber){.worker = NULL};
+    *self = (interp_fiber){.thread_number = 0};
     self->state = pg_fails(thread_state) ? NULL : PyThreadState_New(main_interpreter);
     if (self->state == NULL) return PG_ENOMEM;
     install_first_chunk(self);
@@ -211,7 +217,7 @@ int interp_fiber_init(pg_fiber *fiber)
 bool interp_fiber_fini_possible(void)
 {
 #if PY_VERSION_HEX >= 0x030F0000
-    return false; /* 3.15 keeps PyGILState's slot where we can not clear it: it may name any of our states still */
+    return swap_slots_are_known(); /* PyGILState's slot may name any of our states still, unless we can clear it */
 #else
     return true;
 #endif
@@ -225,17 +231,12 @@ void interp_fiber_fini(pg_fiber *fiber)
 #if PY_VERSION_HEX >= 0x030C0000
     state->_status.bound_gilstate = 0;
 #endif
+    swap_settle(main_interpreter);
     PyThreadState_Clear(state); /* interp_reset left nothing in it: no code runs */
     PyThreadState_Delete(state);
 }
 
 /* ---- switching ---- */
-
-#if PY_VERSION_HEX < 0x030C0000
-#define GILSTATE_KEY (_PyRuntime.gilstate.autoTSSkey)
-#elif PY_VERSION_HEX < 0x030F0000
-#define GILSTATE_KEY (_PyRuntime.autoTSSkey)
-#endif
 
 #if PY_VERSION_HEX < 0x030C0000
 /* sys.setrecursionlimit moves the counters of all threads by the difference of the limits. Where ours pretended to a depth,
@@ -250,25 +251,43 @@ static void after_lower_limit(interp_fiber *self)
 }
 #endif
 
-/* Makes attaching set PyGILState's slot of this OS thread. A debug build refuses what would be wrong for its threads. */
-static void before_attach(pg_fiber *from, pg_fiber *fiber, PyThreadState *state)
+/* What a fiber finds on its OS thread. Workers' records do not tell threads apart: one that has ended leaves its own to
+ * another. Code that changes stacks must not keep the address. */
+static _Thread_local struct own_thread {
+    uint64_t number; /* of all threads that ever ran a fiber; 0: this one has not yet */
+    unsigned long ident, os_id;
+    swap_slots slots;
+    cxx_flight *flight; /* once it was asked for */
+} own_thread;
+
+static void __attribute__((noinline)) note_own_thread(interp_fiber *self)
+{
+    static _Atomic uint64_t last;
+    if (own_thread.number == 0) {
+        own_thread.number = pg_add_relaxed(&last, 1) + 1;
+        own_thread.ident = (unsigned long)pthread_self();
+        own_thread.os_id = pg_os_thread_id();
+    }
+    if (own_thread.slots.current == NULL) own_thread.slots = swap_slots_of_thread();
+    self->thread_number = own_thread.number;
+    self->state->native_thread_id = own_thread.os_id;
+}
+
+/* Whether the state was on this OS thread the last time, too. Makes attaching set PyGILState's slot of this thread. A debug
+ * build refuses what would be wrong for its own threads. */
+static bool before_attach(pg_fiber *from, pg_fiber *fiber, PyThreadState *state)
 {
     interp_fiber *self = extra(fiber);
-    unsigned reused = pg_load_relaxed(&pg_sched_reused);
-    if (PG_UNLIKELY(self->worker != fiber->worker || self->reused != reused || fiber_of_forked_main != NULL)) {
-        self->worker = fiber->worker;
-        self->reused = reused;
-        self->thread_flight = NULL;
-        self->ident = (unsigned long)pthread_self();
-        state->native_thread_id = pg_sched_os_id(fiber);
-    }
-    state->thread_id = self->ident;
+    bool stays = PG_LIKELY(self->thread_number == own_thread.number && self->thread_number != 0);
+    if (PG_UNLIKELY(!stays)) note_own_thread(self);
+    state->thread_id = own_thread.ident;
 #if PY_VERSION_HEX >= 0x030C0000
     /* not bound: attaching binds it, unless a thread without a state has just made it and so bound it */
     state->_status.bound_gilstate = from == NULL && PyGILState_GetThisThreadState() == state;
 #else
-    PyThread_tss_set(&GILSTATE_KEY, state);
+    PyThread_tss_set(&SWAP_GILSTATE_KEY, state);
 #endif
+    return stays;
 }
 
 static void after_attach(pg_fiber *fiber, PyThreadState *state)
@@ -291,8 +310,8 @@ static void take_flight(pg_fiber *fiber)
         cxx_look();
         if (cxx_of_thread == NULL) return;
     }
-    if (PG_UNLIKELY(self->thread_flight == NULL)) self->thread_flight = cxx_of_thread();
-    cxx_flight *here = self->thread_flight;
+    if (PG_UNLIKELY(own_thread.flight == NULL)) own_thread.flight = cxx_of_thread();
+    cxx_flight *here = own_thread.flight;
     if (PG_LIKELY(here->caught == NULL && here->uncaught == 0)) return;
     self->flight = *here;
     *here = (cxx_flight){NULL, 0};
@@ -309,7 +328,7 @@ static void put_flight(pg_fiber *fiber)
 void interp_enter(pg_fiber *from, pg_fiber *to)
 {
     PyThreadState *state = interp_state(to);
-    before_attach(from, to, state);
+    bool stays = before_attach(from, to, state);
     if (from == NULL) {
         PyEval_RestoreThread(state);
     } else {
@@ -318,36 +337,44 @@ void interp_enter(pg_fiber *from, pg_fiber *to)
 #if PY_VERSION_HEX < 0x030C0000
         extra(from)->seen_limit = interp_state(from)->recursion_limit;
 #endif
-        PyThreadState_Swap(state);
+        if (PG_UNLIKELY(!stays) || !swap_in_place(&own_thread.slots, interp_state(from), state)) {
+            PyThreadState_Swap(state);
 #if PY_VERSION_HEX >= 0x030C0000
-        /* The swap dropped and retook the GIL and counted that as a change of threads. To a thread that waits for the
-         * GIL nothing has changed; counting it would keep that thread from ever asking us to let go. */
-        GIL.switch_number--;
+            /* It dropped and retook the GIL and counted that as a change of threads. To a thread that waits for the GIL
+             * nothing has changed; counting it would keep that thread from ever asking us to let go. */
+            GIL.switch_number--;
 #endif
+        }
     }
     after_attach(to, state);
     put_flight(to);
 }
 
-#if PY_VERSION_HEX >= 0x030F0000 && defined(Py_DEBUG)
-/* A slot that we cannot clear goes on naming the state that was left. When another state takes its place, the one left is
- * marked as not bound, although it may be by then, to another thread. That does no harm, but a debug build would abort. So
- * there a state of no further use takes the slot, whose end clears it. */
-static void save_thread(void)
-{
-    PyThreadState *passing = PyThreadState_New(main_interpreter);
-    if (passing == NULL) pg_fatal("no memory for a thread state");
-    PyThreadState_Swap(passing);
-    PyThreadState_Clear(passing);
-    PyThreadState_DeleteCurrent();
-}
-#else
-static void save_thread(void)
+/* No slot may name a state that is given up. */
+#ifdef SWAP_GILSTATE_KEY
+static void save_thread(PyThreadState **gilstate_slot)
 {
     PyEval_SaveThread();
-#ifdef GILSTATE_KEY
-    PyThread_tss_set(&GILSTATE_KEY, NULL); /* no slot may name a state that is given up */
+    PyThread_tss_set(&SWAP_GILSTATE_KEY, NULL);
+}
+#else
+static void save_thread(PyThreadState **gilstate_slot)
+{
+#ifdef Py_DEBUG
+    /* A slot that we cannot clear goes on naming the state that was left. When another state takes its place, the one left is
+     * marked as not bound, although it may be by then, to another thread. That does no harm, but a debug build would abort.
+     * So there a state of no further use takes the slot, whose end clears it. */
+    if (gilstate_slot == NULL) {
+        PyThreadState *passing = PyThreadState_New(main_interpreter);
+        if (passing == NULL) pg_fatal("no memory for a thread state");
+        PyThreadState_Swap(passing);
+        PyThreadState_Clear(passing);
+        PyThreadState_DeleteCurrent();
+        return;
+    }
 #endif
+    PyEval_SaveThread();
+    if (gilstate_slot != NULL) *gilstate_slot = NULL;
 }
 #endif
 
@@ -358,8 +385,10 @@ void interp_leave(pg_fiber *fiber)
 #if PY_VERSION_HEX < 0x030C0000
     extra(fiber)->seen_limit = interp_state(fiber)->recursion_limit;
 #endif
-    save_thread();
+    save_thread(own_thread.slots.gilstate);
 }
+
+bool interp_switch_keeps_gil(void) { return PY_VERSION_HEX < 0x030C0000 || swap_is_possible(); }
 
 bool interp_is_outside(pg_fiber *fiber)
 {
@@ -568,6 +597,7 @@ bool interp_is_inside(void)
 void interp_after_fork(pg_fiber *fiber)
 {
     fiber_of_forked_main = fiber;
+    own_thread.number = 0; /* its id has changed */
 #if PY_VERSION_HEX >= 0x030D0000
     _PyRuntime.main_tstate = PyThreadState_Get(); /* CPython leaves it pointing at a state that is gone */
 #endif
@@ -623,5 +653,5 @@ int interp_setup(void)
     if (partial_type == NULL) return -1;
     main_interpreter = PyInterpreterState_Main();
     keep_chunks();
-    return 0;
+    return swap_setup();
 }

@@ -1,6 +1,7 @@
 /* The interpreter seam: everything pygo knows about a CPython version's thread states stands in interp.c.
  *
- * Strategy of GIL builds: a fiber owns a PyThreadState for life; a switch is PyThreadState_Swap. Nothing above this
+ * Strategy of GIL builds: a fiber owns a PyThreadState for life; a switch is PyThreadState_Swap, or what swap.h
+ * makes of it. Nothing above this
  * file and hooks.c knows.
  */
 #ifndef PG_INTERP_H
@@ -9,21 +10,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "python/cxx.h"
 #include "sched/sched.h"
-
-/* Per fiber, in its stack's top page; the first data-stack chunk follows it. */
-typedef struct interp_fiber {
-    PyThreadState *state;
-    int c_budget;             /* 3.12, 3.13: c_recursion_remaining of an idle fiber; 3.11: recursion_remaining */
-    pg_worker *worker;        /* the OS thread whose ids these are, as long as none took over another's record since */
-    unsigned reused;
-    int seen_limit;           /* 3.11: recursion_limit when the fiber was last left */
-    unsigned long ident;
-    int own_loops;            /* evaluation loops of the task itself, below no other C code: 1, or 0 */
-    cxx_flight *thread_flight; /* that OS thread's, once it was asked for */
-    cxx_flight flight;        /* the suspended task's */
-} interp_fiber;
 
 /* The smallest stack that Python code is run on, in bytes. 3.14 and later keep 32 KiB of each for errors, and where less
  * than 64 KiB are left above that, `except` clauses with several classes catch nothing; on a debug build twice as much. */
@@ -49,6 +36,8 @@ bool interp_may_have_to_stay(pg_fiber *fiber);
 /* The fiber is about to call a task's function. */
 void interp_begin(pg_fiber *fiber, PyObject *callable);
 bool interp_is_busy(void);
+/* From one fiber to the next on the same OS thread the GIL is not given back and taken again. */
+bool interp_switch_keeps_gil(void);
 
 /* The fiber's thread state. */
 PyThreadState *interp_state(pg_fiber *fiber);

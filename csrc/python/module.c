@@ -4,6 +4,7 @@
  * "multiple modules in one library").
  */
 #include "machine/switch.h"
+#include "python/cxx.h"
 #include "python/objects.h"
 
 #include <string.h>
@@ -36,7 +37,7 @@ static void start_hooks(pg_hooks *hooks)
         .describe = task_describe,
         .is_busy = interp_is_busy,
         .serial = true, /* the GIL */
-        .switch_restarts_waits = PY_VERSION_HEX >= 0x030C0000, /* see interp_enter */
+        .switch_restarts_waits = !interp_switch_keeps_gil(),
     };
 }
 

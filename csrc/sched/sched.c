@@ -618,7 +618,6 @@ void **pg_sched_scopes(pg_task *task)
     return &pg_thread_of(task)->scopes;
 }
 
-unsigned long pg_sched_os_id(pg_fiber *fiber) { return fiber->worker->os_id; }
 
 bool pg_sched_is_running(pg_fiber *fiber)
 {

@@ -199,11 +199,10 @@ void pg_sched_segment_unlink(pg_segment *segment);
 /* Keep the running task on its OS thread, alone there, until unpinned as often. PG_EINVAL outside of tasks. */
 int pg_sched_pin(void);
 int pg_sched_unpin(void);
-/* Likewise until the task's end, with which the OS thread ends, too. It may run no calls on other stacks from then on. PG_OK, also for an ordinary thread; PG_EINVAL on such a stack; PG_EAGAIN when
- * another task has this OS thread for itself, as may be for one that must stay here. */
+/* Likewise until the task's end, with which the OS thread ends, too. It may run no calls on other stacks from then on.
+ * PG_OK, also for an ordinary thread; PG_EINVAL on such a stack; PG_EAGAIN when another task has this OS thread for itself,
+ * as may be for one that must stay here. */
 int pg_sched_bind(void);
-/* How many OS threads have got the record of a worker whose thread had ended. */
-extern atomic_uint pg_sched_reused;
 
 /* Whoever can make tasks or threads ready and is neither a task, a timer nor a thread that the scheduler sees awake (a
  * poller that sleeps until a descriptor is ready, a helper thread with a job under way) raises this count first and
@@ -247,8 +246,6 @@ uint64_t pg_sched_random(void);
 /* A recent time without reading the clock, off by a few milliseconds at most while tasks run. */
 pg_nanos pg_sched_coarse_now(void);
 void pg_sched_read_stats(pg_sched_stats *stats);
-/* The kernel's id of the OS thread that the fiber runs on or last ran on. */
-unsigned long pg_sched_os_id(pg_fiber *fiber);
 /* A worker carries the fiber at this moment. For reports. */
 bool pg_sched_is_running(pg_fiber *fiber);
 /* The fiber's task is in a blocking call, or runs without a permit. For reports. */

@@ -159,7 +159,6 @@ static pg_worker *prepare_worker_locked(void)
 {
     pg_worker *worker = new_record_locked();
     if (worker == NULL) return NULL;
-    if (worker->os_id != 0) pg_add_relaxed(&pg_sched_reused, 1);
     worker->alive = true;
     worker->sleep = AWAKE;
     give_permit(worker);
@@ -375,8 +374,6 @@ static pg_task *find(pg_worker *worker)
     } while (worker->give_turn || pg_load_relaxed(&worker->attention) != 0 || spin_for_work(worker));
     return NULL;
 }
-
-atomic_uint pg_sched_reused;
 
 /* A spare thread, or one that is closing, may end unless a suspended task has to resume on it. With very many suspended
  * tasks looking at all of them costs more than an idle thread does. */
