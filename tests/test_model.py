@@ -25,7 +25,7 @@ def _scenarios(model: str) -> list[str]:
     return re.findall(r'^    \{"(\w+)"', table, re.MULTILINE)
 
 
-SHORT = 10000  # executions per scenario; all that have fewer are explored to the end
+SHORT = 5000  # executions per scenario; all that have fewer are explored to the end
 LONG = 3000000
 
 
@@ -259,6 +259,42 @@ PLANTED = [
         "waits",
         "semaphore_front_gives_up",
         "",
+    ),
+    Planted(
+        "work_not_looked_for_before_the_sleep",
+        "sched/worker.c",
+        "if (!inbox && (worker->pinned_task != NULL || (!pg_work_visible() && !timers_due()))) return false;",
+        "if (!inbox) return false;",
+        "workers",
+        "spawn_against_rest",
+        "jobs[i].runs ==",
+    ),
+    Planted(
+        "work_looked_for_too_early",
+        "sched/worker.c",
+        "    pg_fence_seqcst(); /* P2; pairs with the fence of pg_wake_if_free */\n",
+        "",
+        "workers",
+        "push_against_rest",
+        "jobs[i].runs ==",
+    ),
+    Planted(
+        "permit_lost",
+        "sched/worker.c",
+        "    else pg_add_seqcst(&pg_the_sched.permits_free, 1);\n    return heir;",
+        "    return heir;",
+        "workers",
+        "spawn_against_rest",
+        "permits_free",
+    ),
+    Planted(
+        "sleeper_not_told_of_an_earlier_timer",
+        "sched/sched.c",
+        "    if (outcome == PG_OK && earliest) pg_wake_if_free();",
+        "",
+        "workers",
+        "timer_against_rest",
+        "jobs[i].runs ==",
     ),
     Planted(
         "pop_without_compare_and_swap",

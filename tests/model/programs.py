@@ -52,6 +52,12 @@ PROGRAMS: Mapping[str, Program] = {
     "runq": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=4",)),
     "runq_of_two": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=2",)),
     "timers": Program("timers.c", ("sources/timer.c",)),
+    "workers": Program(
+        "workers.c",
+        ("objects/task.c", "objects/runq.c", "sources/timer.c", "sched/sched.c", "sched/worker.c"),
+        ("-DPG_RUNQ_SIZE=4",),
+        (("sched/sched.c", ("-Dpg_dispatch=pg_real_dispatch",)),),
+    ),
     "waits": Program(
         "waits.c",
         (
