@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+import tomllib
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SWITCH_INTERVAL
+from helpers import EMULATED, SWITCH_INTERVAL
 
 import pygo
 
@@ -42,11 +44,30 @@ OWN = ("test_cancel", "test_context", "test_futures", "test_once", "test_queues"
 OWN += ("test_taskgroup", "test_timer", "test_timers")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what races with the scheduler by nature, ported or pygo's own, for `pytest -m behaviour`."""
     for item in items:
         if any(fnmatch.fnmatchcase(item.path.stem, pattern) for pattern in PORTED + OWN):
             item.add_marker("behaviour")
+    if EMULATED:
+        _leave_out_what_emulators_cannot_do(config, items)
+
+
+def _leave_out_what_emulators_cannot_do(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = tomllib.loads((Path(__file__).parent / "emulated.toml").read_text())
+    patterns = {pattern for reason in reasons.values() for pattern in reason["tests"]}
+    kept, left_out, used = [], [], set()
+    for item in items:
+        name = f"{item.path.stem}::{item.nodeid.partition('::')[2].replace('[', ' ').rstrip(']')}"
+        found = {pattern for pattern in patterns if fnmatch.fnmatchcase(name, pattern)}
+        used |= found
+        (left_out if found else kept).append(item)
+    whole = {item.path.stem for item in items} if not any("::" in argument for argument in config.args) else set()
+    stale = sorted(pattern for pattern in patterns - used if pattern.partition("::")[0] in whole)
+    if stale:
+        raise pytest.UsageError(f"emulated.toml names tests that do not exist: {stale}")
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 def pytest_collection_finish() -> None:

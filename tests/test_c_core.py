@@ -51,6 +51,7 @@ DELAYED = ("test_runq", "test_sched", "test_chan", "test_mutex", "test_bubble")
 
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wno-unused-parameter", "-Werror")
 COMMON = ("-std=gnu11", "-O2", "-g", "-pthread", "-D_GNU_SOURCE=1", f"-I{CSRC}", f"-I{HERE / 'c'}", *WARNINGS)
+COMMON += tuple(shlex.split(os.environ.get("PYGO_TEST_CFLAGS", "")))  # such as another level of optimisation
 THREAD = ("-fsanitize=thread", "-Wno-tsan")  # it does not model fences; none of ours orders plain data
 POINTS = ("-DPG_FAILPOINTS", "-DPG_RUNQ_SIZE=4")
 ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
