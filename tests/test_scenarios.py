@@ -183,17 +183,20 @@ def test_stale_wake_is_absorbed(workers: int, stale_wakes: None) -> None:
 
 
 class TestMigrationInsideCFrames:
-    """3. Tasks park below frames of the interpreter written in C, and go on there, again and again."""
+    """3. Tasks park below frames of the interpreter written in C, and go on there, again and again, where they were."""
 
     def parked_in(self, call: Any, rounds: int = 60, tasks: int = 12) -> None:
         """``call(wait)`` must run ``wait`` inside a C frame; other tasks block and compute to provoke moves."""
         requests: pygo.Channel[Any] = pygo.Channel()
         stop: pygo.Channel[None] = pygo.Channel()
+        strays: set[int] = set()
 
         def wait() -> None:
+            thread = threading.get_native_id()
             reply: pygo.Channel[None] = pygo.Channel()
             requests.send(reply)
             reply.recv()
+            strays.update({thread, threading.get_native_id()} - {thread})
 
         def server() -> None:
             for reply in requests:
@@ -204,20 +207,22 @@ class TestMigrationInsideCFrames:
                 time.sleep(0.0003)
                 pygo.yield_now()
 
-        def body() -> set[int]:
-            threads = set()
-            for _ in range(rounds):
+        def body() -> bool:
+            for _ in range(rounds // 2):
                 call(wait)
-                threads.add(threading.get_native_id())
-            return threads
+            moved = move_to_another_thread()
+            for _ in range(rounds // 2):
+                call(wait)
+            return moved
 
         noises = [pygo.spawn(noise) for _ in range(3)]
         servers = [pygo.spawn(server) for _ in range(2)]
-        threads = set().union(*join_all([pygo.spawn(body) for _ in range(tasks)], timeout=60))
+        moved = join_all([pygo.spawn(body) for _ in range(tasks)], timeout=60)
         stop.close()
         requests.close()
         join_all(noises + servers)
-        assert len(threads) >= 1
+        assert moved == [True] * tasks
+        assert strays == set()
 
     def sizeof(self, wait: Any) -> None:
         class Sized:
