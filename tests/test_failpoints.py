@@ -1,13 +1,16 @@
-"""Fail points: none in ordinary builds, none that nobody knows. What they do to the core: `tests/test_c_core.py`."""
+"""Fail points: none in ordinary builds; calls of pygo that are refused something. The core: `tests/test_c_core.py`."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sanitized import Tool
 
 import pygo._core
 
@@ -66,3 +69,53 @@ def test_ordinary_builds_have_nothing_in_their_place(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert b"failpoint" not in (tmp_path / "use.o").read_bytes()
     assert b"pygo_failpoints_arm" not in Path(pygo._core.__file__).read_bytes()
+
+
+# Of these the C program asserts that they are reached; from Python that is up to chance.
+REACHED_IN_C = {"handed_off", "slots_copied", "taken_to_spilled"}
+
+
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Runs the program on a build that has fail points."""
+    tool = Tool(tmp_path_factory.mktemp("failpoints"), "-O1 -w -DPG_FAILPOINTS")
+    tree = tool.build("tree")
+    env = tool.environment(tree)
+    command = [sys.executable, "-X", "faulthandler", str(tree / "tests" / "failpoint_program.py")]
+
+    def run(what: str) -> str:
+        result = subprocess.run(
+            [*command, what], env=env, cwd=tree, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    return run
+
+
+def reached(output: str) -> set[str]:
+    line = output.splitlines()[-1]
+    assert line.startswith("reached: ")
+    return set(line.split()[1:])
+
+
+def test_what_is_refused_says_so_and_leaves_nothing_behind(armed: Callable[[str], str]) -> None:
+    """Every allocation of every call of the program, once and fifty in a row."""
+    output = armed("refusals")
+    assert "deadlock found" in output
+    counts = [tuple(map(int, pair)) for pair in re.findall(r"^\w+: (\d+) refused, (\d+) raised$", output, re.MULTILINE)]
+    assert len(counts) == 20
+    assert sum(refused for refused, _ in counts) > 100
+    assert sum(raised for _, raised in counts) > 100
+    fails = set(points()[: points().index("linked_to_park")])
+    assert not fails - reached(output)
+
+
+def test_delays_lose_nothing(armed: Callable[[str], str]) -> None:
+    output = armed("delays")
+    assert output.count(": 600 values") == 2
+    assert not set(points()) - reached(output) - REACHED_IN_C
+
+
+def test_planted_bugs_are_noticed(armed: Callable[[str], str]) -> None:
+    assert "found: 3 of 3" in armed("planted")

@@ -5,13 +5,8 @@
 #include <string.h>
 
 #include "base/failpoint.h"
+#include "machine/annotate.h"
 #include "os/os.h"
-
-#ifdef PG_ASAN
-#include <sanitizer/asan_interface.h>
-#else
-static void __asan_unpoison_memory_region(void const volatile *start, size_t size) { (void)start, (void)size; }
-#endif
 
 enum {
     SMALL_DEFAULT = 256 * 1024,
@@ -178,12 +173,17 @@ int pg_stack_get(pg_stack *stack, size_t size)
     int outcome = get_locked(stack, size);
     if (outcome == PG_OK) cache.stats.in_use++;
     pg_lock_release(&cache.lock);
+    if (outcome == PG_OK) {
+        pg_note_in_use(stack);
+        pg_note_fresh(stack);
+    }
     return outcome;
 }
 
 void pg_stack_put(pg_stack *stack)
 {
-    __asan_unpoison_memory_region(stack->base, pg_stack_size(stack)); /* frames left for good poisoned it */
+    pg_note_unpoison(stack->base, pg_stack_size(stack)); /* frames left for good poisoned it */
+    pg_note_given_back(stack);
     if (!stack->own) pg_pages_discard(stack->base, pg_stack_size(stack));
     pg_lock_acquire(&cache.lock);
     cache.stats.in_use--;
@@ -223,13 +223,15 @@ int pg_stack_get_warm(pg_stack *stack, size_t size)
         cache.stats.in_use++;
     }
     pg_lock_release(&cache.lock);
-    return at > 0 ? PG_OK : pg_stack_get(stack, size);
+    if (at == 0) return pg_stack_get(stack, size);
+    pg_note_fresh(stack);
+    return PG_OK;
 }
 
 bool pg_stack_put_warm(pg_stack *stack)
 {
     pg_stack oldest;
-    __asan_unpoison_memory_region(stack->base, pg_stack_size(stack));
+    pg_note_unpoison(stack->base, pg_stack_size(stack));
     pg_lock_acquire(&cache.lock);
     bool full = cache.warm_count == WARM;
     if (full) oldest = take_warm(0); /* counted as in use until it is put back below */

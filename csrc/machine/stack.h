@@ -25,6 +25,9 @@ typedef struct pg_stack {
     bool guarded; /* false when there are too many (mapping limit) or the kernel refused: counted in pg_stack_stats */
     bool large;   /* of the large class, which the cache hands out first, or of an odd size beyond it */
     bool own;     /* an odd size with a mapping of its own, unmapped when it is put back */
+#ifdef PG_VALGRIND
+    unsigned noted; /* its number there */
+#endif
 } pg_stack;
 
 typedef struct pg_stack_stats {

@@ -3,6 +3,7 @@
  * It lives in the shared object of the cffi module `pygo._core` and is loaded from there under its own name (PEP 489,
  * "multiple modules in one library").
  */
+#include "machine/annotate.h"
 #include "machine/switch.h"
 #include "python/cxx.h"
 #include "python/objects.h"
@@ -106,12 +107,17 @@ typedef struct stack_call {
     PyObject *const *args;
     Py_ssize_t count;
     PyObject *keywords;
+    const char *outer_base; /* the stack it comes back to, for machine/annotate.h */
+    size_t outer_size;
 } stack_call;
 
 static void *run_stack_call(void *opaque)
 {
     stack_call *call = opaque;
-    return PyObject_Vectorcall(call->args[0], call->args + 1, (size_t)call->count - 1, call->keywords);
+    pg_note_arrival_from(NULL, &call->outer_base, &call->outer_size);
+    PyObject *result = PyObject_Vectorcall(call->args[0], call->args + 1, (size_t)call->count - 1, call->keywords);
+    pg_note_departure(call->outer_base, call->outer_size);
+    return result;
 }
 
 static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
@@ -135,9 +141,11 @@ static PyObject *do_call_on_stack(PyObject *module, PyObject *const *args, Py_ss
         return NULL;
     }
     if (outcome != PG_OK) return PyErr_NoMemory();
-    stack_call call = {args + 1, count - 1, keywords};
+    stack_call call = {.args = args + 1, .count = count - 1, .keywords = keywords};
     interp_stack_enter(segment.stack.base, pg_stack_size(&segment.stack), &saved);
+    void *fake = pg_note_departure(segment.stack.base, pg_stack_size(&segment.stack));
     PyObject *result = pg_switch_call_on(segment.stack.top, run_stack_call, &call);
+    pg_note_arrival(fake);
     interp_stack_leave(&saved);
     pg_sched_segment_unlink(&segment);
     return result;

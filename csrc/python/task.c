@@ -101,6 +101,14 @@ TaskObject **task_find(bool (*wanted)(TaskObject *, void *), void *argument, siz
     return found;
 }
 
+void task_cancel_each(bool (*wanted)(TaskObject *, void *), void *argument, PyObject *reason)
+{
+    for (void *block = NULL; (block = pg_pool_next(&pool, block)) != NULL;) {
+        TaskObject *task = task_in(block);
+        if (task != NULL && wanted(task, argument)) task_cancel(task, reason);
+    }
+}
+
 static bool is_unreported(TaskObject *task, void *unused)
 {
     return task->done && task->failed && !task->retrieved && Py_REFCNT(task) > 0;

@@ -11,6 +11,8 @@ void task_mark_retrieved(TaskObject *self);
 void task_run_callbacks(TaskObject *self);
 /* Those that `wanted` picks, oldest first, with a reference each: *count of them, from PyMem_Malloc. NULL: no memory. */
 TaskObject **task_find(bool (*wanted)(TaskObject *, void *), void *argument, size_t limit, size_t *count);
+/* Cancel those that `wanted` picks, in no order, without memory. It runs no other code. */
+void task_cancel_each(bool (*wanted)(TaskObject *, void *), void *argument, PyObject *reason);
 
 /* Slots of the type. */
 PyObject *task_tp_new(PyTypeObject *type, PyObject *arguments, PyObject *named);

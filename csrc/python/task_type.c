@@ -146,7 +146,10 @@ static int cancel_all(bool (*wanted)(TaskObject *, void *), void *argument, PyOb
 {
     size_t count;
     TaskObject **tasks = task_find(wanted, argument, task_live_count(), &count);
-    if (tasks == NULL) return -1;
+    if (tasks == NULL) { /* a group whose tasks go on would not end */
+        PyErr_Clear();
+        task_cancel_each(wanted, argument, reason);
+    }
     for (size_t i = 0; i < count; i++) {
         task_cancel(tasks[i], reason);
         Py_DECREF(tasks[i]);

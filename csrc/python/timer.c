@@ -227,27 +227,42 @@ static void release_hold(TimerObject *self)
     Py_DECREF(self);
 }
 
-static void start_function(TimerObject *self)
+/* 0, or -1 with an exception. */
+static int start_function(TimerObject *self)
 {
     PyObject *context = NULL;
-    if (self->function == NULL) return; /* taken by the garbage collector */
-    if (self->context != NULL && (context = PyContext_Copy(self->context)) == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-        return;
-    }
+    if (self->function == NULL) return 0; /* taken by the garbage collector */
+    if (self->context != NULL && (context = PyContext_Copy(self->context)) == NULL) return -1;
     TaskObject *task = task_new(self->function, NULL, 0, NULL);
     BubbleObject *bubble = self->alarm->bubble;
     if (task != NULL && bubble != NULL && task_put_in_bubble(task, bubble) < 0) Py_CLEAR(task);
     if (task == NULL) {
         Py_XDECREF(context);
-        PyErr_WriteUnraisable((PyObject *)self);
-        return;
+        return -1;
     }
     Py_XSETREF(task->context, context);
     Py_XSETREF(task->spawner_code, Py_XNewRef(self->spawner_code));
     task->spawner_instruction = self->spawner_instruction;
     task_start(task);
     Py_DECREF(task);
+    return 0;
+}
+
+/* No memory for the task: it rings again in a moment, for deadlines hang on it. Unless it has been started anew. */
+static void ring_again(TimerObject *self)
+{
+    enum { A_MOMENT = 5000000 };
+    alarm_entry *alarm = self->alarm;
+    pg_nanos deadline = now_of(alarm) + (alarm->bubble != NULL ? 1 : A_MOMENT);
+    bool may = !self->held && PyErr_ExceptionMatches(PyExc_MemoryError) && alarm->rang != courier.era;
+    if (may && !pg_sched_timer_is_pending(&alarm->timer, &deadline) &&
+        pg_sched_timer_start(&alarm->timer, deadline) == PG_OK) {
+        PyErr_Clear();
+        self->held = true;
+        Py_INCREF(self);
+    } else {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
 }
 
 static bool is_alarm(const pg_timer *timer) { return timer->fire == alarm_fire; }
@@ -274,7 +289,7 @@ static void deliver(alarm_entry *self)
     }
     TimerObject *timer = (TimerObject *)Py_NewRef(self->target);
     release_hold(timer); /* first: what follows may run code that starts it anew */
-    start_function(timer);
+    if (start_function(timer) < 0) ring_again(timer);
     Py_DECREF(timer);
 }
 

@@ -29,6 +29,7 @@ void pg_fiber_main(void *opaque)
 {
     pg_worker *worker = opaque;
     pg_fiber *fiber = worker->entering;
+    pg_note_arrival(NULL);
     pg_arrive(worker, fiber);
     pg_fiber_loop(fiber->worker, fiber);
 }

@@ -3,6 +3,7 @@
 #define PG_SCHED_INTERNAL_H
 
 #include "base/failpoint.h"
+#include "machine/annotate.h"
 #include "machine/switch.h"
 #include "sched/sched.h"
 
@@ -106,6 +107,9 @@ struct pg_worker {
 
     /* statistics: owner writes, anyone reads */
     _Atomic uint64_t spawned, finished, switches, steals, parks, fresh_starts;
+
+    char *own_base; /* owner only: its own stack, where somebody has to be told: machine/annotate.h */
+    size_t own_size;
 };
 
 typedef struct pg_sched {

@@ -404,13 +404,23 @@ void pg_arrive(pg_worker *worker, pg_fiber *fiber)
     pg_settle_previous(worker);
 }
 
+static void *note_departure(pg_worker *worker, pg_fiber *target)
+{
+    if (target == NULL) return pg_note_departure(worker->own_base, worker->own_size);
+    const pg_stack *stack = target->segment != NULL ? &target->segment->stack : &target->stack;
+    return pg_note_departure(stack->base, pg_stack_size(stack));
+}
+
 /* Suspend the context that *save names for `target`, or for the worker's own stack. Returns the worker that resumes. */
 static pg_worker *jump(pg_worker *worker, void **save, pg_fiber *target)
 {
     worker->entering = target;
     pg_store_relaxed(&worker->watched, NULL);
     pg_note_switch(target ? target->sanitizer : worker->sanitizer);
-    return pg_switch(save, target ? target->sp : worker->sp, worker);
+    void *fake = note_departure(worker, target);
+    worker = pg_switch(save, target ? target->sp : worker->sp, worker);
+    pg_note_arrival(fake);
+    return worker;
 }
 
 /* Leave `fiber` for the next task or the worker's own stack; returns when it is resumed, maybe elsewhere. */

@@ -495,6 +495,7 @@ void pg_worker_main(void *opaque)
     pg_worker *worker = opaque;
     worker->thread.worker = worker;
     worker->os_id = pg_os_thread_id();
+    pg_note_own_stack(&worker->own_base, &worker->own_size);
     pg_task_init(&worker->thread.stand_in, NULL);
     worker->thread.stand_in.kind = PG_KIND_THREAD;
     pg_store_relaxed(&worker->thread.stand_in.state, PG_TASK_ACTIVE);
