@@ -7,6 +7,8 @@ one line of the real sources is changed, and the named program must then fail as
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,10 @@ SHORT = 5000  # executions per scenario; all that have fewer are explored to the
 LONG = 3000000
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "litmus"])
+OF_THE_EXPLORER = ("litmus", "fuzz")
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in OF_THE_EXPLORER])
 @pytest.mark.timeout(3600 if LONG_TESTS else 120)
 def test_every_execution_passes(builder: Builder, name: str) -> None:
     limit = LONG if LONG_TESTS else SHORT
@@ -42,7 +47,7 @@ def test_every_execution_passes(builder: Builder, name: str) -> None:
     assert [scenario for scenario, *_ in found] == _scenarios(PROGRAMS[name].model)
     for scenario, executions, repetitions, end in found:
         assert end == "complete" or int(executions) + int(repetitions) == limit, scenario
-        assert int(executions) > 1, scenario
+        assert int(executions) > 1 or scenario == "misuse"
 
 
 # ---- the explorer itself ----
@@ -58,6 +63,19 @@ def test_outcomes_of_litmus_programs_are_those_that_c11_allows(builder: Builder,
         result = run(builder.program("litmus"), *mode, scenario)
         assert result.code == 0, result.output
         assert result.output.rstrip().endswith("complete")
+
+
+@pytest.mark.timeout(3600 if LONG_TESTS else 120)
+def test_reduction_loses_no_outcome_of_random_programs(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = builder.program("fuzz")
+    spared = 0
+    for seed in range(1, 500 if LONG_TESTS else 15):
+        monkeypatch.setenv("MC_SEED", str(seed))
+        reduced, unreduced = run(program).output.splitlines(), run(program, "--unreduced").output.splitlines()
+        assert re.match(r"[1-9]\d* outcomes", reduced[1]), reduced
+        assert reduced[1] == unreduced[1], f"MC_SEED={seed}"
+        spared += int(unreduced[0].split()[1]) - int(reduced[0].split()[1])
+    assert spared > 10000
 
 
 FINDS = {
@@ -328,8 +346,16 @@ def test_planted_bug_is_found(builder: Builder, planted: Planted) -> None:
     assert planted.finds in result.output.splitlines()[0], result.output
 
 
+def test_sample_of_weaker_orders_and_missing_steps_is_noticed() -> None:
+    """All of them: python tests/model/sweep.py."""
+    command = [sys.executable, str(HERE / "sweep.py"), "--limit", "1000", "--sample", "4/26"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^5 mutants, 2 killed", done.stdout, re.MULTILINE), done.stdout
+
+
 def test_every_program_has_planted_bugs() -> None:
-    models = {PROGRAMS[planted.program].model for planted in PLANTED} | {"litmus.c"}
+    models = {PROGRAMS[planted.program].model for planted in PLANTED} | {f"{name}.c" for name in OF_THE_EXPLORER}
     assert models == {path.name for path in HERE.glob("*.c")} - {"explore.c", "memory.c", "system.c"}
     assert models == {program.model for program in PROGRAMS.values()}
 

@@ -91,6 +91,7 @@ static void thread_main(void *argument)
 {
     thread *self = argument;
     self->body(self->argument);
+    mc_check_locks(running);
     self->ended = true;
     pg_switch(&self->sp, explorer_sp, NULL);
     abort();

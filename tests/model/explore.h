@@ -108,6 +108,7 @@ void mc_check_alive(uintptr_t address, const void *pc); /* neither freed nor in 
 
 /* system.c */
 void mc_os_reset(void);
+void mc_check_locks(int thread); /* it ends: it holds none */
 void mc_check_heap(uintptr_t address, const void *pc);
 
 /* memory.c */

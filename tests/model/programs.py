@@ -49,6 +49,7 @@ class Program:
 
 PROGRAMS: Mapping[str, Program] = {
     "litmus": Program("litmus.c"),
+    "fuzz": Program("fuzz.c"),
     "runq": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=4",)),
     "runq_of_two": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=2",)),
     "timers": Program("timers.c", ("sources/timer.c",)),
@@ -127,9 +128,9 @@ class Builder:
         self.object_of = functools.cache(self._object_of)
         self.program = functools.cache(self._program)
 
-    def _compile(self, source: Path, target: Path, flags: tuple[str, ...]) -> Path:
+    def _compile(self, source: Path, target: Path, flags: tuple[str, ...], *last: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
-        done = _run([*compiler(), *flags, *COMMON, "-c", str(source), "-o", str(target)], timeout=100.0)
+        done = _run([*compiler(), *flags, *COMMON, *last, "-c", str(source), "-o", str(target)], timeout=100.0)
         if done.code != 0:
             raise RuntimeError(done.output)
         return target
@@ -164,7 +165,7 @@ class Builder:
         return self._link(objects + self._base(), self._directory / name)
 
     def mutated(self, name: str, source: str, text: str) -> Path:
-        """The program with `text` in place of one source. A header is put before the real one."""
+        """The program with `text`, which may have warnings, in place of one source. A header is put before the real."""
         program = PROGRAMS[name]
         number = len(list(self._directory.glob("mutated*")))
         directory = self._directory / f"mutated{number}"
@@ -179,7 +180,7 @@ class Builder:
                 path = (CSRC if "/" in each else HERE) / each
                 objects.append(self._compile(path, directory / f"{path.name}.o", (f"-I{directory}", *flags)))
             elif each == source:
-                objects.append(self._compile(changed, directory / f"{changed.name}.o", flags))
+                objects.append(self._compile(changed, directory / f"{changed.name}.o", flags, "-w"))
             else:
                 objects.append(self.object_of(each, flags))
         return self._link(objects + self._base(), directory / name)

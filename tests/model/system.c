@@ -106,6 +106,12 @@ void pg_lock_release(pg_lock *lock)
     mc_tick();
 }
 
+void mc_check_locks(int thread)
+{
+    for (unsigned i = 0; i < lock_count; i++)
+        if (locks[i].holder == thread) mc_fail("thread %d ended with the lock at %p", thread, (void *)locks[i].lock);
+}
+
 /* ---- tokens ---- */
 
 static token *token_of(void *address)

@@ -173,6 +173,7 @@ const mc_scenario mc_scenarios[] = {
     {"starts_that_grow_the_heap", setup, {starter, second_starter, second_clock}, check, .least = 10},
     {"starts_without_memory", setup_short, {starter, second_starter}, check, .least = 10},
     {"take_against_fire_and_restart", setup_started, {taker, second_clock, asker}, check, .least = 5},
+    {"take_and_ask", setup_started, {taker, asker}, check, .least = 2},
     {"start_handshake", setup_handshake, {telling_starter, looking_sleeper}, check_handshake, .least = 3},
     {.name = NULL},
 };

@@ -45,6 +45,7 @@ void pg_sched_enqueue(pg_task *task)
         pg_task_let_go(task);
         pg_futex_wake(&task->state, 1);
     } else {
+        MC_CHECK(task->fiber->sp != NULL); /* whoever resumes it learns from us where it left off */
         mc_token_put(task);
     }
 }
@@ -58,10 +59,12 @@ void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
     if (post == POST_YIELD) return;
     worker->previous = fiber;
     worker->post = post;
+    fiber->sp = &fiber->sp; /* as a switch does */
     pg_settle_previous(worker);
     pg_task *again = pg_runq_pop(&worker->queue); /* it was woken while it left */
     MC_CHECK(again == NULL || again == task);
     if (again == NULL) mc_token_take(task);
+    fiber->sp = NULL;
 }
 
 /* ---- the rest of the scheduler, which is not there ---- */
@@ -100,13 +103,15 @@ atomic_int pg_bubble_count;
 
 /* ---- set-up ---- */
 
-static bool cancels(pg_task *self) { return self != NULL; }
+static bool cancelled; /* set before the alarm */
+static bool cancels(pg_task *self) { return self != NULL && cancelled; }
 
 static void setup(void)
 {
     static const pg_hooks hooks = {.is_cancelled = cancels};
     memset(&pg_the_sched, 0, sizeof pg_the_sched);
     memset(actors, 0, sizeof actors);
+    cancelled = false;
     MC_CHECK(pg_sched_init(&hooks, 1, true) == PG_OK);
     pg_the_sched.spinning = false;
     pg_store_relaxed(&pg_the_sched.permits_free, 0); /* all are in use: nobody to wake */
@@ -198,6 +203,13 @@ static void park_until_done(pg_nanos deadline)
 static void parker(void) { be("parker"), park_until_done(PG_FOREVER); }
 static void timed_parker(void) { be("parker"), park_until_done(SOON); }
 static void thread_parker(void) { be_thread("parker"), park_until_done(PG_FOREVER); }
+/* The thread ends, and its stand-in goes: the waker's last touch has been. */
+static void ending_thread_parker(void)
+{
+    thread_parker();
+    uintptr_t state = (uintptr_t)&actors[0].worker.thread.stand_in.state;
+    mc_access_ends(state, state + sizeof(atomic_uint));
+}
 static void timed_thread_parker(void) { be_thread("parker"), park_until_done(SOON); }
 static void shielded_parker(void)
 {
@@ -228,7 +240,8 @@ static void canceller(void)
 {
     be("canceller");
     pg_task *task = &actors[0].task;
-    pg_store_release(&task->alarm, 1);
+    cancelled = true;
+    pg_store_release(&task->alarm, 1); /* as the layer above does */
     stale_wake(task);
 }
 
@@ -401,6 +414,18 @@ static void use_mutex(pg_nanos deadline)
     held--;
     MC_CHECK(pg_mutex_release(&mutex) == PG_OK);
 }
+/* Somebody has waited for thread 0, who holds it, and given up. */
+static void setup_contended(void)
+{
+    setup_sync();
+    pg_store_relaxed(&mutex.state, PG_MUTEX_CONTENDED);
+}
+static void holder(void)
+{
+    be("holder");
+    held = 0;
+    MC_CHECK(pg_mutex_release(&mutex) == PG_OK);
+}
 static void locker_1(void) { be("locker 1"), use_mutex(PG_FOREVER); }
 static void locker_2(void) { be("locker 2"), use_mutex(PG_FOREVER); }
 static void thread_locker(void) { be_thread("locker 3"), use_mutex(PG_FOREVER); }
@@ -468,15 +493,34 @@ static void check_latch(void)
     check_clean();
 }
 
+/* Refused, and nothing is left locked. */
+static void misuser(void)
+{
+    be("misuser");
+    MC_CHECK(pg_mutex_release(&mutex) == PG_EINVAL);
+    MC_CHECK(pg_semaphore_release(&semaphore, 1, 1) == PG_EINVAL);
+    MC_CHECK(pg_latch_add(&latch, -3) == PG_EINVAL);
+    MC_CHECK(pg_chan_send(&chan, 1, PG_NEVER_WAIT) == PG_EAGAIN);
+    MC_CHECK(pg_latch_wait(&latch, PG_NEVER_WAIT) == PG_EAGAIN);
+    MC_CHECK(pg_chan_close(&chan) == PG_OK && pg_chan_close(&chan) == PG_ECLOSED);
+}
+static void setup_misuse(void)
+{
+    setup_sync();
+    MC_CHECK(pg_chan_init(&chan, 0) == PG_OK);
+}
+
 const mc_scenario mc_scenarios[] = {
     {"park", setup_park, {parker, waker}, check_woken},
     {"park_and_stale_wake", setup_park, {parker, waker, stale_waker}, check_woken},
     {"park_until_deadline", setup_park, {timed_parker, waker, clock_passes}, check_timed, .rests = true},
     {"park_until_deadline_and_stale_wake", setup_park, {timed_parker, waker, stale_waker, clock_passes},
      check_timed, .rests = true, .stale = 1},
+    {"cancel", setup_park, {parker, canceller}, check_cancelled},
     {"park_and_cancel", setup_park, {parker, waker, canceller}, check_cancelled},
     {"park_shielded_and_cancel", setup_park, {shielded_parker, waker, canceller}, check_woken},
     {"thread_park", setup_park, {thread_parker, waker_of_thread}, check_woken},
+    {"thread_park_and_end", setup_park, {ending_thread_parker, waker_of_thread}, check_woken},
     {"thread_park_and_stale_wake", setup_park, {thread_parker, waker_of_thread, stale_waker_of_thread},
      check_woken, .stale = 1},
     {"thread_park_until_deadline", setup_park, {timed_thread_parker, waker_of_thread}, check_timed},
@@ -499,11 +543,13 @@ const mc_scenario mc_scenarios[] = {
     {"crossing_selects", setup_unbuffered, {crossing_1, crossing_2}, check_all_sent},
     {"select_with_itself", setup_unbuffered, {self_selecter, self_selecter}, check_all_sent},
     {"mutex", setup_sync, {locker_1, locker_2}, check_mutex},
+    {"mutex_after_a_quitter", setup_contended, {holder, locker_2}, check_mutex},
     {"mutex_of_three", setup_sync, {locker_1, locker_2, thread_locker}, check_mutex, .stale = 1},
     {"mutex_until_deadline", setup_sync, {locker_1, timed_locker, clock_passes}, check_mutex, .rests = true},
     {"semaphore", setup_sync, {permit_1, permit_2}, check_semaphore},
     {"semaphore_front_gives_up", setup_sync, {permit_1, asks_for_two, permit_2, clock_passes},
      check_semaphore, .rests = true, .stale = 1},
+    {"misuse", setup_misuse, {misuser}, check_clean},
     {"latch", setup_sync, {latch_waiter, count_down, count_down}, check_latch},
     {"latch_of_two_waiters", setup_sync, {latch_waiter, latch_waiter_2, count_down_both}, check_latch, .stale = 1},
     {"latch_until_deadline", setup_sync, {timed_latch_waiter, count_down_both, clock_passes},
