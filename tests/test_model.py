@@ -28,7 +28,7 @@ def _scenarios(model: str) -> list[str]:
 
 
 SHORT = 5000  # executions per scenario; all that have fewer are explored to the end
-LONG = 3000000
+LONG = 300000
 
 
 OF_THE_EXPLORER = ("litmus", "fuzz")
@@ -123,6 +123,24 @@ class Planted:
 
 
 PLANTED = [
+    Planted(
+        "lock_released_too_weakly",
+        "os/os.h",
+        "pg_exchange_acqrel(&lock->word, 0) == 2",
+        "atomic_exchange_explicit(&lock->word, 0, memory_order_relaxed) == 2",
+        "lock",
+        "two_users",
+        "data race",
+    ),
+    Planted(
+        "sleepers_on_a_lock_forgotten",
+        "os/os.h",
+        "pg_exchange_acqrel(&lock->word, 0) == 2",
+        "pg_exchange_acqrel(&lock->word, 0) == 3",
+        "lock",
+        "two_users",
+        "deadlock",
+    ),
     Planted(
         "tail_published_too_weakly",
         "objects/runq.c",

@@ -1,5 +1,5 @@
-/* The explorer itself, with random small programs (of the seed MC_SEED): what can be read, and what is left, must be the
- * same with and without the reduction. */
+/* The explorer itself, with random small programs (of the seed MC_SEED): what can be read, and what is left, must be
+ * the same with and without the reduction. */
 #include "explore.h"
 
 #include <stdio.h>

@@ -36,6 +36,14 @@ INSTRUMENTED = (
 )
 
 
+# What system.c stands in for, where os.c is linked as well.
+SYSTEM = (
+    *("now", "deadline_after", "cpu_count", "nanosleep", "futex_wait", "futex_wake", "errno_get", "errno_set"),
+    *("os_thread_start", "os_yield", "os_thread_count", "os_thread_id", "os_is_main_thread"),
+    *("tls_get", "tls_set", "tls_on_thread_exit"),
+)
+
+
 @dataclass(frozen=True)
 class Program:
     """A model: its file here, the core's sources under test, flags for all of them, and for single sources."""
@@ -45,6 +53,7 @@ class Program:
     flags: tuple[str, ...] = ()
     source_flags: tuple[tuple[str, tuple[str, ...]], ...] = ()
     shadow: bool = True
+    changes: tuple[tuple[str, str, str], ...] = ()  # source, old, new: loops that only multiply the executions
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -52,6 +61,15 @@ PROGRAMS: Mapping[str, Program] = {
     "fuzz": Program("fuzz.c"),
     "runq": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=4",)),
     "runq_of_two": Program("runq.c", ("objects/runq.c",), ("-DPG_RUNQ_SIZE=2",)),
+    "lock": Program(
+        "lock.c",
+        ("os/os.c",),
+        source_flags=(
+            ("os/os.c", (*(f"-Dpg_{name}=pg_real_{name}" for name in SYSTEM), "-D__errno_location=mc_errno")),
+        ),
+        shadow=False,
+        changes=(("os/os.c", "spin < 64", "spin < 1"),),
+    ),
     "timers": Program("timers.c", ("sources/timer.c",)),
     "workers": Program(
         "workers.c",
@@ -161,6 +179,10 @@ class Builder:
 
     def _program(self, name: str) -> Path:
         program = PROGRAMS[name]
+        for source, old, new in program.changes:
+            text = (CSRC / source).read_text()
+            assert text.count(old) == 1, f"{source} has changed: adapt the program"
+            return self.mutated(name, source, text.replace(old, new))
         objects = [self.object_of(each, self._flags(program, each)) for each in (program.model, *program.sources)]
         return self._link(objects + self._base(), self._directory / name)
 
@@ -169,6 +191,9 @@ class Builder:
         program = PROGRAMS[name]
         number = len(list(self._directory.glob("mutated*")))
         directory = self._directory / f"mutated{number}"
+        for changed_source, old, new in program.changes:
+            if changed_source == source:
+                text = text.replace(old, new)
         changed = directory / source
         changed.parent.mkdir(parents=True)
         changed.write_text(text)

@@ -214,6 +214,7 @@ bool pg_os_is_main_thread(void) { return false; }
 int pg_os_thread_count(void) { return -1; }
 int pg_errno_get(void) { return errors[mc_self() + 1]; }
 void pg_errno_set(int value) { errors[mc_self() + 1] = value; }
+int *mc_errno(void) { return &errors[mc_self() + 1]; } /* for os.c: the threads are all one to the system */
 void *pg_tls_get(void) { return mc_self() < 0 ? NULL : *mc_slot(); }
 void pg_tls_set(void *value) { *mc_slot() = value; }
 void pg_tls_on_thread_exit(void (*destroy)(void *)) { (void)destroy; }
