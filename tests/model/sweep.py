@@ -125,7 +125,7 @@ def is_killed(builder: Builder, mutant: Mutant, limit: int) -> str:
             raise SystemExit(f"{mutant.name} does not compile:\n{error}") from None
         result = run(mutated, "--limit", str(limit), timeout=600.0, quiet=True)
         if result.code == 124:
-            return f"{program}: out of time"
+            raise TimeoutError(f"{mutant.name}: {program} was out of time, which says nothing")
         if result.code != 0:
             said = result.output.partition("FAILED ")[2].splitlines()
             return f"{program}: {said[0] if said else f'exit code {result.code}'}"
@@ -135,7 +135,7 @@ def is_killed(builder: Builder, mutant: Mutant, limit: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("word", nargs="?", default="")
-    parser.add_argument("--limit", type=int, default=100000, help="executions of each scenario")
+    parser.add_argument("--limit", type=int, default=3000, help="executions of each scenario")
     parser.add_argument("--sample", default="0/1", help="N/M: every M-th mutant from the N-th on")
     parser.add_argument("--list", action="store_true", help="name the mutants only")
     options = parser.parse_args()
