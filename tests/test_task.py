@@ -956,6 +956,26 @@ class TestFailures:
         assert "program.py" in program.err
         assert "line 8" in program.err
 
+    def test_the_end_of_the_program_waits_for_a_hook_under_way(self) -> None:
+        """A worker is at it when all tasks have ended, and so the main thread does."""
+        program = run_program(
+            """
+            import time, pygo
+
+            def hook(task, exc):
+                begun.append(True)
+                time.sleep(0.3)
+                print("reported")
+
+            begun = []
+            pygo.excepthook = hook
+            pygo.spawn(int, "x")
+            while not begun:
+                pygo.sleep(0.001)
+            """
+        ).ok()
+        assert program.out == "reported\n"
+
     def test_a_failing_hook_does_not_end_the_program(self) -> None:
         program = run_program(
             """

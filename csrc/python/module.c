@@ -164,9 +164,21 @@ static PyObject *do_extension_loaded(PyObject *module, PyObject *loaded)
 
 /* ---- process ---- */
 
+/* Who lets go of a failed task last reports it: a worker may be at that, and all else have ended. */
+static void let_reports_end(void)
+{
+    pg_nanos deadline = pg_deadline_after(2 * PG_SECOND); /* a hook may as well wait for ever */
+    while (task_is_reporting() && pg_now() < deadline) {
+        Py_BEGIN_ALLOW_THREADS
+        pg_nanosleep(PG_SECOND / 1000);
+        Py_END_ALLOW_THREADS
+    }
+}
+
 static PyObject *do_at_exit(PyObject *module, PyObject *unused)
 {
     task_report_unretrieved();
+    let_reports_end();
     Py_BEGIN_ALLOW_THREADS
     pg_sched_stop(PG_SECOND / 20);
     Py_END_ALLOW_THREADS

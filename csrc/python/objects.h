@@ -214,6 +214,8 @@ PyObject *task_list_all(void);
 PyObject *task_stack_of_thread(unsigned long ident);
 void task_describe(pg_task *core, char *text, size_t room); /* in a signal handler */
 void task_report_unretrieved(void);
+/* Whether pygo.excepthook is being called, here or elsewhere. */
+bool task_is_reporting(void);
 void task_forget_others(TaskObject *survivor); /* in a fork's child */
 /* Before it is started: it will run in the bubble. -1 with MemoryError. */
 int task_put_in_bubble(TaskObject *task, BubbleObject *bubble);

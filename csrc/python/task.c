@@ -14,6 +14,7 @@
 static pg_pool pool;
 static uint64_t last_id, started_count;
 static size_t live, unreported; /* unreported: ended in an exception that nobody has looked at */
+static size_t reporting; /* calls of pygo.excepthook under way */
 
 size_t task_live_count(void) { return live; }
 uint64_t task_started_count(void) { return started_count; }
@@ -65,6 +66,7 @@ void task_mark_retrieved(TaskObject *self)
 static void report(TaskObject *self)
 {
     task_mark_retrieved(self);
+    reporting++;
     PyObject *pygo = PyImport_GetModule(names.pygo);
     PyObject *hook = pygo ? PyObject_GetAttrString(pygo, "excepthook") : NULL;
     PyObject *result = NULL;
@@ -73,7 +75,10 @@ static void report(TaskObject *self)
     if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
     Py_XDECREF(result);
     Py_XDECREF(hook);
+    if (reporting > 0) reporting--; /* 0: forked meanwhile */
 }
+
+bool task_is_reporting(void) { return reporting > 0; }
 
 static TaskObject *task_in(void *block)
 {
@@ -541,7 +546,7 @@ void task_forget_others(TaskObject *survivor)
         if (task->done && task->failed && !task->retrieved) task->retrieved = true; /* the parent reports it */
     }
     live = survivor != NULL;
-    unreported = 0;
+    unreported = reporting = 0;
     main_task = survivor;
 }
 
