@@ -368,7 +368,7 @@ class TestHooksAndLimits:
         assert switch_keeps_gil() or has_portable_switch()
 
     def test_a_thread_that_took_the_place_of_another_is_told_apart(self) -> None:
-        """A worker's record is used again when its thread has ended: what a task had noted of that thread must not be."""
+        """A worker's record is used again when its thread has ended; what a task noted of that thread must not be."""
         program = run_program(
             """
             import sys, threading, time, pygo
