@@ -265,16 +265,24 @@ def _as_completed(awaited: set[Any], deadline: float | None) -> Iterator[Any]:
 
 
 _executors: dict[int, ThreadPoolExecutor] = {}  # by process: a fork's child has none of its parent's threads
+_import_places: dict[int, Channel[None]] = {}  # likewise
 
 
 def _helper_threads() -> ThreadPoolExecutor:
     executor = _executors.get(os.getpid())
     if executor is not None:
         return executor
-    from concurrent.futures import ThreadPoolExecutor
+    # One task imports it. In the import the others would wait below C code, and have to go on on the threads that they
+    # are on, where meanwhile the calls may block that they are to serve.
+    place = _import_places.setdefault(os.getpid(), _made_in(0, Channel[None], 1))
+    place.send(None)
+    try:
+        from concurrent.futures import ThreadPoolExecutor
 
-    fresh = ThreadPoolExecutor(thread_name_prefix="pygo-helper")  # starts no thread before it is used
-    return _executors.setdefault(os.getpid(), fresh)
+        fresh = ThreadPoolExecutor(thread_name_prefix="pygo-helper")  # starts no thread before it is used
+        return _executors.setdefault(os.getpid(), fresh)
+    finally:
+        place.try_recv()
 
 
 def to_thread(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:

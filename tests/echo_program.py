@@ -7,8 +7,6 @@ The last line of its output is `operations: N`. What it does is checked; it fail
 
 from __future__ import annotations
 
-# Else the first to_thread imports it; who waits for that has to stay on its thread, where others may block meanwhile.
-import concurrent.futures.thread  # noqa: F401
 import socket
 import sys
 import time
