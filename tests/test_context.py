@@ -299,9 +299,9 @@ class TestDeadline:
                 call(background(), float("nan"))
 
     def test_the_cause_of_a_cancel_before_the_deadline_stays(self, workers: int) -> None:
-        ctx, cancel = with_timeout(background(), 0.01)
+        ctx, cancel = with_timeout(background(), 0.2)
         cancel("reason")
-        channel = pygo.Timer(0.02).channel
+        channel = pygo.Timer(0.3).channel
         assert channel is not None
         channel.recv(timeout=HANG)
         assert_ended(Canceled, ctx)
