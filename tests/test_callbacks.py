@@ -7,6 +7,8 @@ import functools
 import itertools
 import re
 import sqlite3
+import sys
+import sysconfig
 import threading
 import time
 import weakref
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import HANG, in_task, in_thread, join_all, move_to_another_thread, wait_until
+from helpers import HANG, in_task, in_thread, join_all, move_to_another_thread, run_program, wait_until
 
 import pygo
 
@@ -246,6 +248,45 @@ def test_a_task_that_waits_below_c_code_stays_on_its_thread(way: Any, workers: i
     assert join_all([pygo.spawn(body) for _ in range(4)]) == [expected] * 4
     assert moved
     assert not any(moved)
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12) and bool(sysconfig.get_config_var("Py_ENABLE_SHARED")),
+    reason="C code of a shared libpython may hold the address of a thread-local: the task has to stay",
+)
+def test_a_task_below_c_code_does_not_wait_for_ever_for_its_thread() -> None:
+    """The thread is in a call that ends only when the task goes on; there is no other worker. The monitor sees to it."""
+    program = run_program(
+        """
+        import threading, pygo
+
+        pygo.runtime.set_workers(1)
+        go, done, threads = pygo.Channel(), threading.Event(), []
+
+        def wait(value):
+            threads.append(threading.get_ident())
+            go.recv()
+            threads.append(threading.get_ident())
+            done.set()
+            return value
+
+        def block():
+            threads.append(threading.get_ident())
+            done.wait()
+
+        waiting = pygo.spawn(sorted, [1], key=wait)
+        pygo.testing.wait_until_blocked(waiting)
+        blocking = pygo.spawn(block)
+        while len(threads) < 2:
+            pygo.sleep(0.001)
+        go.send(None)
+        assert waiting.join(timeout=20) == [1]
+        blocking.join(timeout=20)
+        before, held_up, after = threads
+        print(before == held_up != after)
+        """
+    ).ok()
+    assert program.out == "True\n"
 
 
 def test_a_function_in_c_that_is_a_task_itself_is_c_code_too() -> None:

@@ -13,6 +13,7 @@
 #endif
 #include "python/interp.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -48,6 +49,7 @@ typedef struct interp_fiber {
 } interp_fiber;
 
 static PyInterpreterState *main_interpreter;
+static bool shared_libpython;
 static PyObject *partial_type;         /* functools.partial */
 static pg_fiber *fiber_of_forked_main; /* set in a fork's child when a task forked */
 
@@ -468,6 +470,13 @@ static bool is_in_callback(pg_fiber *fiber) /* of a C library, which counts per 
 bool interp_must_stay(pg_fiber *fiber) { return is_in_callback(fiber) || has_nested_c_frames(fiber, true); }
 bool interp_may_have_to_stay(pg_fiber *fiber) { return is_in_callback(fiber) || has_nested_c_frames(fiber, false); }
 
+/* What extensions keep in thread-locals is then another thread's, which is better than to wait for ever. An address of one, as
+ * C code in a shared libpython may hold on to since 3.12, would be that of memory that may be gone. */
+bool interp_may_stray(pg_fiber *fiber)
+{
+    return !is_in_callback(fiber) && (PY_VERSION_HEX < 0x030C0000 || !shared_libpython);
+}
+
 void interp_begin(pg_fiber *fiber, PyObject *callable)
 {
     interp_fiber *self = extra(fiber);
@@ -640,6 +649,13 @@ void interp_raise(PyObject *exception) { PyErr_SetRaisedException(exception); }
 
 /* ---- set-up ---- */
 
+static bool libpython_is_shared(void)
+{
+    Dl_info info;
+    return dladdr((void *)(uintptr_t)PyThreadState_New, &info) != 0 && info.dli_fname != NULL &&
+           strstr(info.dli_fname, "libpython") != NULL;
+}
+
 int interp_setup(void)
 {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -652,6 +668,7 @@ int interp_setup(void)
     Py_XDECREF(functools);
     if (partial_type == NULL) return -1;
     main_interpreter = PyInterpreterState_Main();
+    shared_libpython = libpython_is_shared();
     keep_chunks();
     return swap_setup();
 }

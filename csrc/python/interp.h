@@ -33,6 +33,7 @@ bool interp_is_outside(pg_fiber *fiber);
 /* Of a fiber that nobody can resume meanwhile; and of any, in doubt yes. */
 bool interp_must_stay(pg_fiber *fiber);
 bool interp_may_have_to_stay(pg_fiber *fiber);
+bool interp_may_stray(pg_fiber *fiber);
 /* The fiber is about to call a task's function. */
 void interp_begin(pg_fiber *fiber, PyObject *callable);
 bool interp_is_busy(void);

@@ -29,6 +29,7 @@ static void start_hooks(pg_hooks *hooks)
         .is_outside = interp_is_outside,
         .must_stay = interp_must_stay,
         .may_have_to_stay = interp_may_have_to_stay,
+        .may_stray = interp_may_stray,
         .thread_leave = thread_leave,
         .thread_enter = thread_enter,
         .thread_interrupted = main_interrupted,

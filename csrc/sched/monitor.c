@@ -5,6 +5,7 @@
  *        a blocking call, and others go on meanwhile;
  *      - a holder that has run one task for 10 ms although others are ready loses it too; then both run, and under a GIL
  *        the interpreter's own switching shares the time;
+ *      - tasks that wait for the OS thread of such a call go on elsewhere after a while, if they can;
  *      - timers that are due and that no worker has looked at are fired;
  *      - if asked to, it reports tasks that stay too long in one call, and traces (watch.c).
  * It slows down while nothing happens and sleeps while nobody holds a permit, until somebody takes one.
@@ -55,6 +56,34 @@ static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
 static void begin_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
 static void end_round(void) { pg_add_seqcst(&pg_the_sched.monitor_round, 1); }
 
+/* The worker's thread sits in a blocking call, perhaps until a task goes on that waits for that thread: those that can do
+ * without it need not. */
+static void let_stray(pg_worker *worker)
+{
+    const pg_hooks *hooks = &pg_the_sched.hooks;
+    pg_task *task;
+    size_t count = pg_load_seqcst(&worker->inbox.count);
+    bool stayed = false;
+    for (; count > 0 && pg_inject_pop(&worker->inbox, &task, 1) > 0; count--) {
+        pg_fiber *fiber = task->fiber;
+        if (fiber == NULL || fiber->pinned != NULL || !hooks->may_stray(fiber)) {
+            pg_inject_push(&worker->inbox, task);
+            stayed = true;
+            continue;
+        }
+        fiber->astray = true;
+        pg_inject_push(&pg_the_sched.inject, task);
+        pg_wake_after_inject();
+    }
+    if (stayed) pg_worker_notify(worker); /* it may have looked meanwhile and gone to rest */
+}
+
+static bool is_held_up(pg_worker *worker, pg_nanos now)
+{
+    return pg_the_sched.hooks.may_stray != NULL && pg_load_seqcst(&worker->inbox.count) > 0 &&
+           pg_load_relaxed(&worker->tick) == worker->seen_tick && now - worker->seen_since >= PG_SECOND;
+}
+
 static look look_at_all(pg_nanos now)
 {
     pg_sched *sched = &pg_the_sched;
@@ -72,6 +101,7 @@ static look look_at_all(pg_nanos now)
         } else if (awake) { /* lost its permit; a task it queued before it noticed must not wait for it */
             seen.lost = true;
             if (pg_worker_flush(worker) > 0) pg_wake_if_free();
+            if (PG_UNLIKELY(is_held_up(worker, now))) let_stray(worker);
             pg_watch_worker(worker, now);
         }
     }

@@ -214,7 +214,7 @@ bool pg_may_run(pg_worker *worker, pg_task *task)
     if (PG_UNLIKELY(fiber->pinned != NULL)) home = fiber->pinned;
     else home = fiber->worker;
     if (PG_LIKELY(home == worker)) return true;
-    if (fiber->pinned == NULL && (pg_the_sched.hooks.must_stay == NULL || !pg_the_sched.hooks.must_stay(fiber)))
+    if (fiber->pinned == NULL && (fiber->astray || pg_the_sched.hooks.must_stay == NULL || !pg_the_sched.hooks.must_stay(fiber)))
         return true;
     pg_inject_push(&home->inbox, task);
     pg_worker_notify(home);
@@ -391,6 +391,7 @@ void pg_arrive(pg_worker *worker, pg_fiber *fiber)
     pg_sched *sched = &pg_the_sched;
     pg_fiber *previous = worker->previous;
     fiber->worker = worker;
+    fiber->astray = false;
     worker->current = fiber;
     pg_count(&worker->switches);
     if (sched->hooks.enter != NULL) {

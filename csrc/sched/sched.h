@@ -60,6 +60,8 @@ typedef struct pg_hooks {
      * in doubt, and of any fiber that exists, outside of the interpreter, too. Both or none. */
     bool (*must_stay)(pg_fiber *fiber);
     bool (*may_have_to_stay)(pg_fiber *fiber);
+    /* A suspended fiber that should stay may go on elsewhere all the same, if its OS thread does not come back. NULL: none. */
+    bool (*may_stray)(pg_fiber *fiber);
     /* An ordinary thread is about to sleep / has slept. */
     void *(*thread_leave)(void);
     void (*thread_enter)(void *token);
@@ -98,6 +100,7 @@ struct pg_fiber {
     pg_worker *pinned;  /* NULL, or the only worker that may resume it */
     uint32_t pin_depth; /* nested pg_sched_pin */
     bool bound;         /* its worker: the OS thread ends with the task */
+    bool astray;        /* whoever has the ready task: it should stay, but its OS thread does not come back */
     int saved_errno;
     pg_stack stack;     /* set before publish */
     pg_fiber *next;     /* free list: sched.fiber_lock */
