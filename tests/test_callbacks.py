@@ -255,7 +255,7 @@ def test_a_task_that_waits_below_c_code_stays_on_its_thread(way: Any, workers: i
     reason="C code of a shared libpython may hold the address of a thread-local: the task has to stay",
 )
 def test_a_task_below_c_code_does_not_wait_for_ever_for_its_thread() -> None:
-    """The thread is in a call that ends only when the task goes on; there is no other worker. The monitor sees to it."""
+    """The thread is in a call that ends only when the task goes on; no other worker is there. The monitor helps."""
     program = run_program(
         """
         import threading, pygo
