@@ -460,7 +460,17 @@ class TestCollection:
 
     def test_a_weak_references_callback_that_waits_holds_up_no_other(self, workers: int) -> None:
         gate: pygo.Channel[None] = pygo.Channel()
-        watched = weakref.ref(pygo.Timer(0, int), lambda _: gate.recv_ok())
+        callers: list[int] = []
+
+        def wait_in_callback(_: object) -> None:
+            callers.append(threading.get_ident())
+            if callers[-1] != threading.main_thread().ident:  # it fired before we let go of it: once more
+                gate.recv_ok()
+
+        watched = None
+        while watched is None or callers.pop() == threading.main_thread().ident:
+            watched = weakref.ref(pygo.Timer(0, int), wait_in_callback)
+            wait_until(lambda: callers)
         wait_until(lambda: gate.waiting_receivers == 1)
         for _ in range(10):
             channel_of(pygo.Timer(0)).recv(timeout=HANG)
