@@ -769,11 +769,12 @@ def soak(options: argparse.Namespace) -> Counter[str]:
             said = now
             last = {name: values[-1] for name, values in samples.items() if values}
             print(f"{now - begin:.0f} s, {work['rounds']} rounds: {last}", flush=True)
+    growing = {}
     for gauge in GAUGES:
         values = samples[gauge.name]
-        shown = values[:: max(1, len(values) // 24)]
-        slack = gauge.slack or _slack_of_memory(options.seconds)
-        check(not grows(values, slack), gauge.name, "grow:", shown)
+        if grows(values, gauge.slack or _slack_of_memory(options.seconds)):
+            growing[gauge.name] = values[:: max(1, len(values) // 24)]
+    check(not growing, *(f"{name} grow: {values}" for name, values in growing.items()))
     pygo.runtime.set_workers(2)
     check(not pygo.runtime.leaked_tasks(), "leaked tasks", pygo.runtime.leaked_tasks()[:5])
     return work
