@@ -279,7 +279,9 @@ static inline uint64_t pg_random_step(uint64_t *state) { return pg_random_mix(*s
 bool pg_is_drawn(unsigned one_in);
 static inline bool pg_is_seeded(void) { return PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded)); }
 
-static inline void pg_note_switch(void *sanitizer)
+/* ThreadSanitizer counts calls and returns per stack: no function may be entered on one and left on another but the one that
+ * switches. Hence inlined without optimisation, too. */
+static inline __attribute__((always_inline)) void pg_note_switch(void *sanitizer)
 {
 #ifdef PG_TSAN
     __tsan_switch_to_fiber(sanitizer, 0);

@@ -417,8 +417,8 @@ static pg_worker *jump(pg_worker *worker, void **save, pg_fiber *target)
 {
     worker->entering = target;
     pg_store_relaxed(&worker->watched, NULL);
-    pg_note_switch(target ? target->sanitizer : worker->sanitizer);
     void *fake = note_departure(worker, target);
+    pg_note_switch(target ? target->sanitizer : worker->sanitizer);
     worker = pg_switch(save, target ? target->sp : worker->sp, worker);
     pg_note_arrival(fake);
     return worker;
