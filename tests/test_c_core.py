@@ -507,16 +507,6 @@ MUTATIONS = [
         "failpoints",
     ),
     Mutation(
-        "no_last_look_before_a_worker_rests",
-        "sched/worker.c",
-        "while (!get_up(worker) && pg_load_acquire(&worker->granted) == 0) {",
-        "for (bool up = false; !up && pg_load_acquire(&worker->granted) == 0; up = get_up(worker)) {",
-        "test_failpoints",
-        "every_delay_is_met_and_harms_nobody",
-        "",
-        "failpoints",
-    ),
-    Mutation(
         "rounding_mode_not_restored_x86_64",
         "machine/switch_x86_64.S",
         "ldmxcsr (%rsp)",
