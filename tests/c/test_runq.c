@@ -216,6 +216,7 @@ static struct {
     worked *tasks;
     int task_count, passes;
     atomic_int next, unfinished;
+    atomic_bool any_stolen;
 } work;
 
 /* Every pass through a queue is counted; a task is done after the last. Returns it when it is to be pushed again. */
@@ -267,7 +268,10 @@ static void take_somewhere(role *self)
         count = pg_inject_pop(&work.inject, tasks, 1 + check_below(&self->random, 4));
     } else if (choice < 32 && victim != self) {
         tasks[0] = pg_runq_steal(&self->queue, &victim->queue);
-        if (tasks[0]) self->stolen++;
+        if (tasks[0]) {
+            self->stolen++;
+            pg_store_relaxed(&work.any_stolen, true);
+        }
     } else {
         tasks[0] = pg_runq_pop(&self->queue);
     }
@@ -279,7 +283,9 @@ static void *owner_body(void *argument)
     role *self = argument;
     while (pg_load_relaxed(&work.unfinished) > 0) {
         if (check_below(&self->random, 8) == 0) push_burst(self);
-        take_somewhere(self);
+        /* On a busy machine it might be through with all before the others begin. */
+        bool waits = self == work.owners && work.owner_count > 1 && !pg_load_relaxed(&work.any_stolen);
+        if (!waits) take_somewhere(self);
     }
     return NULL;
 }
