@@ -460,6 +460,20 @@ def test_a_cancelled_waiter_passes_its_notification_on() -> None:
     assert second.join(timeout=HANG) is True
 
 
+def test_a_waiter_notified_after_its_time_and_before_it_withdrew_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    withdraw = sync.Condition._withdraw
+
+    def withdraw_too_late(self: sync.Condition, waiter: sync.Event) -> bool:
+        self._notify(1)
+        return withdraw(self, waiter)
+
+    monkeypatch.setattr(sync.Condition, "_withdraw", withdraw_too_late)
+    condition = sync.Condition()
+    with condition:
+        assert condition.wait(0.001) is True
+    assert not condition._waiters
+
+
 def test_a_waiter_that_times_out_as_it_is_notified_reports_the_notification(workers: int) -> None:
     """Timeouts and notifications race; every notification that found a waiter is reported by exactly one."""
     notified = 0
