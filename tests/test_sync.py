@@ -19,6 +19,7 @@ from helpers import HANG, PLACES, in_task, in_thread, in_threads, join_all, run_
 
 import pygo
 from pygo import sync
+from pygo._extension import has_portable_switch
 from pygo.testing import wait_until_blocked
 
 MAKERS: dict[str, Any] = {
@@ -863,4 +864,5 @@ def test_handing_over_between_tasks_is_much_faster_than_between_threads() -> Non
         },
         rounds=10,
     )
-    assert 10 * best["tasks"] <= best["threads"]
+    times = 3 if has_portable_switch() else 10  # the portable switch makes two system calls
+    assert times * best["tasks"] <= best["threads"]
