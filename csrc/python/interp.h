@@ -1,8 +1,7 @@
 /* The interpreter seam: everything pygo knows about a CPython version's thread states stands in interp.c.
  *
- * Strategy of GIL builds: a fiber owns a PyThreadState for life; a switch is PyThreadState_Swap, or what swap.h
- * makes of it. Nothing above this
- * file and hooks.c knows.
+ * Strategy of GIL builds: a fiber owns a PyThreadState for life; a switch is PyThreadState_Swap, or what swap.h makes of
+ * it. Nothing above this file and module.c knows.
  */
 #ifndef PG_INTERP_H
 #define PG_INTERP_H
