@@ -256,10 +256,11 @@ static void push_burst(role *self)
     }
 }
 
-static void take_somewhere(role *self)
+static void take_somewhere(role *self, bool only_steal)
 {
     role *victim = &work.owners[check_below(&self->random, (uint64_t)work.owner_count)];
-    uint64_t choice = check_below(&self->random, 64);
+    uint64_t choice = only_steal ? 8 : check_below(&self->random, 64);
+    if (only_steal && victim == self) return;
     pg_task *tasks[4] = {NULL};
     size_t count = 0;
     if (choice == 0) {
@@ -283,9 +284,9 @@ static void *owner_body(void *argument)
     role *self = argument;
     while (pg_load_relaxed(&work.unfinished) > 0) {
         if (check_below(&self->random, 8) == 0) push_burst(self);
-        /* On a busy machine it might be through with all before the others begin. */
-        bool waits = self == work.owners && work.owner_count > 1 && !pg_load_relaxed(&work.any_stolen);
-        if (!waits) take_somewhere(self);
+        /* On a busy machine one of them might be through with all before the others begin: until something has been
+         * stolen, what is in a ring stays there for a thief. */
+        take_somewhere(self, work.owner_count > 1 && !pg_load_relaxed(&work.any_stolen));
     }
     return NULL;
 }
