@@ -20,10 +20,17 @@
 #include <string.h>
 
 enum {
+    MANY = 256, /* of which a switch touches some 2.5 KiB each: half of a usual second-level cache */
     KEEP = 64,  /* free fibers that are never given back */
     COLORS = 8, /* lines of the top page given up for it: a typical parked task must still fit in */
 };
 #define TRIM_TIME ((pg_nanos)4000000) /* to look at parked tasks */
+
+void pg_fibers_count(size_t count)
+{
+    pg_store_relaxed(&pg_the_sched.fiber_count, count);
+    pg_store_relaxed(&pg_fibers_are_many, count > MANY);
+}
 
 void pg_fiber_main(void *opaque)
 {
@@ -59,7 +66,7 @@ static pg_fiber *fiber_create(size_t stack_size)
 #endif
     pg_lock_acquire(&sched->fiber_lock);
     pg_list_append(&sched->fibers, &fiber->all);
-    pg_store_relaxed(&sched->fiber_count, pg_load_relaxed(&sched->fiber_count) + 1);
+    pg_fibers_count(pg_load_relaxed(&sched->fiber_count) + 1);
     pg_lock_release(&sched->fiber_lock);
     return fiber;
 }
@@ -146,7 +153,7 @@ static pg_fiber *take_cold(pg_sched *sched, size_t count)
     while (count-- > 0) {
         if ((fiber = pop_free(sched, false)) == NULL && (fiber = pop_free(sched, true)) == NULL) break;
         pg_list_remove(&fiber->all);
-        pg_store_relaxed(&sched->fiber_count, pg_load_relaxed(&sched->fiber_count) - 1);
+        pg_fibers_count(pg_load_relaxed(&sched->fiber_count) - 1);
         fiber->next = cold;
         cold = fiber;
     }

@@ -214,6 +214,7 @@ static inline void pg_wake_if_free(void)
 /* fiber.c */
 bool pg_fibers_may_fade(void); /* more are free than are kept for ever */
 pg_nanos pg_fibers_patience(void); /* until the scavenger has something to do, if nothing else happens */
+void pg_fibers_count(size_t count); /* under fiber_lock, or alone */
 pg_fiber *pg_fiber_obtain(size_t stack_size); /* from the free list or new; NULL when the system refuses */
 void pg_fiber_release(pg_fiber *fiber);
 void pg_fibers_scavenge(void);

@@ -142,7 +142,7 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
         sched->free_fibers[i] = sched->trimmed_fibers[i] = NULL;
     pg_store_relaxed(&sched->free_count, 0);
     pg_store_relaxed(&sched->free_low, 0);
-    pg_store_relaxed(&sched->fiber_count, 0);
+    pg_fibers_count(0);
     pg_store_relaxed(&sched->scavenging, false);
     sched->trim_rest = 0;
     for (int i = 0; i < slots; i++) forget_worker(pg_load_relaxed(&sched->table[i]));
@@ -177,7 +177,7 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     pg_store_relaxed(&self->watched, fiber);
     if (fiber == NULL) return;
     pg_list_append(&sched->fibers, &fiber->all);
-    pg_store_relaxed(&sched->fiber_count, 1);
+    pg_fibers_count(1);
     pg_lock_acquire(&sched->lock);
     pg_monitor_start_locked();
     pg_lock_release(&sched->lock);

@@ -9,6 +9,7 @@
 
 pg_sched pg_the_sched;
 bool pg_sched_is_serial;
+atomic_bool pg_fibers_are_many;
 
 /* ---- who calls ---- */
 
@@ -424,6 +425,14 @@ static pg_worker *jump(pg_worker *worker, void **save, pg_fiber *target)
     return worker;
 }
 
+/* Nobody may have woken this one a moment ago. */
+static void prefetch_resumed(const pg_fiber *fiber)
+{
+    if (PG_LIKELY(!pg_load_relaxed(&pg_fibers_are_many)) || fiber == NULL) return;
+    pg_prefetch_lines(fiber->sp, 0, 16);
+    pg_prefetch_fiber(fiber);
+}
+
 /* Leave `fiber` for the next task or the worker's own stack; returns when it is resumed, maybe elsewhere. */
 void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
 {
@@ -435,6 +444,7 @@ void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
         return;
     }
     pg_fiber *target = next ? pg_fiber_for(worker, next) : NULL;
+    prefetch_resumed(target);
     worker->previous = fiber;
     worker->post = post;
     worker = jump(worker, &fiber->sp, target);
@@ -446,6 +456,7 @@ void pg_dispatch(pg_worker *worker, pg_task *task)
 {
     pg_fiber *fiber = pg_fiber_for(worker, task);
     if (fiber == NULL) return;
+    prefetch_resumed(fiber);
     worker->previous = NULL;
     worker->post = POST_NONE;
     jump(worker, &worker->sp, fiber);
