@@ -38,8 +38,8 @@
     POINT(select_waiters) /* of a select with many cases */                                                           \
     POINT(thread_state)   /* PyThreadState_New for a new fiber */                                                     \
     POINT(task_record)                                                                                                \
-    POINT(task_rare)      /* names, keyword arguments, callbacks, bubbles of tasks */                                 \
-    POINT(task_arguments) /* more than a few */                                                                       \
+    POINT(task_rare)      /* names, callbacks, bubbles, joiners of tasks */                                           \
+    POINT(task_arguments)                                                                                             \
     POINT(task_list)      /* all_tasks, waits */                                                                      \
     POINT(alarm)          /* timers, tickers, after */                                                                \
     POINT(select_cases)                                                                                               \

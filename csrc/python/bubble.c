@@ -120,7 +120,7 @@ static PyObject *bubble_start(BubbleObject *self, PyObject *const *args, Py_ssiz
         PyErr_SetString(PyExc_TypeError, "a bubble needs a callable");
         return NULL;
     }
-    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
+    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords, NULL);
     if (task == NULL) return NULL;
     if (task_put_in_bubble(task, self) < 0) {
         Py_DECREF(task);

@@ -51,7 +51,7 @@ static PyObject *do_spawn(PyObject *module, PyObject *const *args, Py_ssize_t co
         PyErr_SetString(PyExc_TypeError, "spawn() needs a callable");
         return NULL;
     }
-    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
+    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords, NULL);
     if (task == NULL) return NULL;
     task_start(task);
     if (PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded))) pg_sched_preempt_point();

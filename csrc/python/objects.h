@@ -14,8 +14,6 @@
 #include "sync/semaphore.h"
 
 /* What a waiting task waits for; lies on the waiting call's stack, pg_fiber.wait points to it. */
-enum { TASK_FEW_ARGUMENTS = 3 };
-
 typedef struct wait_info {
     const char *reason;
     PyObject *object;          /* borrowed, or NULL */
@@ -24,9 +22,16 @@ typedef struct wait_info {
     bool durable; /* only the waiter's bubble can end it; channels know that themselves */
 } wait_info;
 
+/* What the call is made with, beside the function; from PyMem_Malloc. */
+typedef struct task_call {
+    PyObject *group;      /* the WaitGroup that counts the task, or NULL */
+    uint32_t positional, named; /* arguments; 0 when they have been dropped, at the end of the call */
+    PyObject *arguments[]; /* those by position, those by name, and if there are any of these the tuple of their names */
+} task_call;
+
 /* What few tasks have. */
 typedef struct task_rare {
-    PyObject *keywords;  /* tuple of argument names; cleared when it ends */
+    pg_latch ended;      /* somebody waits for the end, or did: count 1 until then */
     PyObject *name;
     PyObject *callbacks; /* list */
     PyObject *traceback; /* of a failure, as it left the task */
@@ -34,7 +39,7 @@ typedef struct task_rare {
     struct BubbleObject *bubble; /* the one it runs in; cleared when it ends */
 } task_rare;
 
-/* With the garbage collector's header three cache lines, of which waiting for the end and running touch two. */
+/* With the garbage collector's header two cache lines. */
 typedef struct TaskObject {
     PyObject_HEAD
     pg_task core;
@@ -42,7 +47,6 @@ typedef struct TaskObject {
     PyObject *payload;       /* the function; when done, the result, or the exception if failed */
     PyObject *context;
     PyObject *spawner_code;  /* where it was spawned */
-    pg_latch ended;          /* count 1 until it has ended */
     int spawner_instruction;
     bool own_context : 1;    /* given by the user: entered the official way */
     bool live : 1;           /* spawned and not ended; the runtime owns a reference */
@@ -54,9 +58,7 @@ typedef struct TaskObject {
     uint64_t id;
     PyObject *weakrefs;
     task_rare *rare;         /* NULL while it has nothing of that */
-    PyObject *group;         /* the WaitGroup that counts it */
-    uint32_t positional;     /* arguments; those of `keywords` follow */
-    PyObject *arguments[TASK_FEW_ARGUMENTS]; /* cleared when it ends; if there are more, the first is the address of all */
+    task_call *call;         /* NULL: no arguments and no group; or it has ended */
 } TaskObject;
 
 typedef struct ChannelObject {
@@ -204,7 +206,7 @@ static inline int timeout_argument(const char *function, PyObject *const *args, 
 
 /* ---- task.c ---- */
 void task_setup(void); /* once, before the first */
-TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords);
+TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords, PyObject *group);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
 /* The object around the record: borrowed, NULL for tasks that are none of Python's and stand-ins of threads. */

@@ -20,8 +20,10 @@ static int wait_for_end(TaskObject *self, pg_nanos deadline)
         PyErr_SetString(PyExc_RuntimeError, "a task cannot wait for its own end");
         return -1;
     }
+    task_rare *rare = task_rare_of(self);
+    if (rare == NULL) return -1;
     note_wait(&info);
-    int outcome = pg_latch_wait(&self->ended, deadline);
+    int outcome = pg_latch_wait(&rare->ended, deadline);
     if (outcome != PG_OK) return raise_outcome(outcome, "the task did not end in time");
     after_success();
     return 0;
@@ -135,7 +137,7 @@ static PyObject *task_cancel_method(TaskObject *self, PyObject *const *args, Py_
     return PyBool_FromLong(task_cancel(self, reason));
 }
 
-static bool is_of_group(TaskObject *task, void *group) { return task->live && task->group == group; }
+static bool is_of_group(TaskObject *task, void *group) { return task->live && task->call != NULL && task->call->group == group; }
 
 static bool is_in_bubble(TaskObject *task, void *bubble)
 {

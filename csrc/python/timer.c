@@ -233,7 +233,7 @@ static int start_function(TimerObject *self)
     PyObject *context = NULL;
     if (self->function == NULL) return 0; /* taken by the garbage collector */
     if (self->context != NULL && (context = PyContext_Copy(self->context)) == NULL) return -1;
-    TaskObject *task = task_new(self->function, NULL, 0, NULL);
+    TaskObject *task = task_new(self->function, NULL, 0, NULL, NULL);
     BubbleObject *bubble = self->alarm->bubble;
     if (task != NULL && bubble != NULL && task_put_in_bubble(task, bubble) < 0) Py_CLEAR(task);
     if (task == NULL) {

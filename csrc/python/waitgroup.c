@@ -74,7 +74,7 @@ static PyObject *waitgroup_go(WaitGroupObject *self, PyObject *const *args, Py_s
         PyErr_SetString(PyExc_TypeError, "go() needs a callable");
         return NULL;
     }
-    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords);
+    TaskObject *task = task_new(args[0], args + 1, count - 1, keywords, (PyObject *)self);
     if (task == NULL) return NULL;
     PyObject *added = change(self, 1);
     if (added == NULL) {
@@ -82,7 +82,6 @@ static PyObject *waitgroup_go(WaitGroupObject *self, PyObject *const *args, Py_s
         return NULL;
     }
     Py_DECREF(added);
-    task->group = Py_NewRef((PyObject *)self);
     task_start(task);
     return (PyObject *)task;
 }
