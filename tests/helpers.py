@@ -109,20 +109,32 @@ PLACES: dict[str, Callable[..., Any]] = {
 }
 
 
-def move_to_another_thread(attempts: int = 2000) -> bool:
+def move_to_another_thread(attempts: int | None = None) -> bool:
     """Make the current task continue on another OS thread; return whether that happened.
 
-    A task that sits in a blocking call keeps its thread, and the right to run goes to another worker. So while this
-    task is parked, one that blocks takes the worker that would have resumed it.
+    A task that sits in a blocking call keeps its thread, and the right to run goes to another worker. So another task
+    wakes this one and then blocks the thread that it left, until it has gone on elsewhere, or until our patience ends:
+    for a task that has to stay on its thread give a number of ``attempts``.
     """
-    start = threading.get_native_id()
-    for attempt in range(attempts):
-        blockers = [pygo.spawn(time.sleep, 0.0005) for _ in range(1 + attempt % 3)]
-        for blocker in blockers:
-            blocker.join()
-        if threading.get_native_id() != start:
-            return True
-    return False
+    here, patience, deadline = threading.get_native_id(), 0.01, time.monotonic() + HANG
+    while True:
+        woken: pygo.Channel[None] = pygo.Channel(1)
+        gone_on = threading.Event()
+        pygo.spawn(_wake_and_block, here, woken, gone_on, patience)
+        woken.recv()
+        gone_on.set()
+        if threading.get_native_id() != here:
+            return True  # without another wait, which might bring it back
+        attempts = attempts - 1 if attempts is not None else None
+        if attempts == 0 or time.monotonic() > deadline:
+            return False
+        patience = min(2 * patience, 1.0)
+
+
+def _wake_and_block(here: int, woken: pygo.Channel[None], gone_on: threading.Event, patience: float) -> None:
+    woken.send(None)
+    if threading.get_native_id() == here:
+        gone_on.wait(patience)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ print("end")
 class TestSystemExit:
     @pytest.mark.parametrize(("argument", "code", "err"), [("5", 5, ""), ("", 0, ""), ("'bye'", 1, "bye\n")])
     @pytest.mark.parametrize(
-        "wait", ["task.join()", "pygo.Channel().recv()", "while True: time.sleep(0.05)", "pygo.sleep(20)"]
+        "wait", ["task.join()", "pygo.Channel().recv()", "while True: time.sleep(0.05)", "pygo.sleep(1000)"]
     )
     def test_in_a_task_it_ends_the_program(self, argument: str, code: int, err: str, wait: str) -> None:
         program = run_program(
@@ -106,8 +106,7 @@ class TestSystemExit:
             task = pygo.spawn(body)
             {wait}
             print("not reached")
-            """,
-            timeout=15,
+            """
         )
         assert (program.code, program.out, program.err) == (code, "", err)
 

@@ -377,17 +377,19 @@ class TestHooksAndLimits:
             parked = pygo.Channel()
             idents = []
 
-            def block():
+            def block(until):
                 idents.append(threading.get_ident())
-                time.sleep(0.3)
+                until.wait()
 
             def body():
                 idents.append(threading.get_ident())
+                begun.set()
                 parked.recv()
                 idents.append(threading.get_ident())
                 return sys._current_frames()[threading.get_ident()] is sys._getframe()
 
-            first, task = pygo.spawn(block), pygo.spawn(body)
+            begun, ended = threading.Event(), threading.Event()
+            first, task = pygo.spawn(block, begun), pygo.spawn(body)
             first.join()
             deadline = time.monotonic() + 20
             while pygo.runtime.stats().threads > 1:
@@ -396,11 +398,12 @@ class TestHooksAndLimits:
             threading.stack_size(256 * 1024)  # that of workers: the stack of the one that ended is taken, so that
             for _ in range(3):                # the next has another ident
                 threading.Thread(target=threading.Event().wait, daemon=True).start()
-            second = pygo.spawn(block)
+            second = pygo.spawn(block, ended)
             pygo.spawn(parked.send, 1)
             assert task.join()
-            blocked, begun, _, ended = idents
-            print(begun not in (blocked, ended))
+            ended.set()
+            blocked, before, _, after = idents
+            print(before not in (blocked, after))
             """
         ).ok()
         assert program.out == "True\n"

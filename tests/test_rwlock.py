@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from helpers import HANG, in_threads, join_all
+from helpers import HANG, in_threads, join_all, wait_until
 
 import pygo
 from pygo import sync
@@ -82,7 +82,8 @@ def test_a_waiting_writer_keeps_further_readers_out_and_goes_before_them(workers
 def test_readers_behind_a_writer_that_gives_up_go_on(way: str, workers: int) -> None:
     rw = sync.RWLock()
     rw.read.acquire()
-    writer = spawn_waiting(rw.write.acquire, timeout=0.02 if way == "timeout" else HANG)
+    writer = pygo.spawn(rw.write.acquire, timeout=0.02 if way == "timeout" else HANG)
+    wait_until(lambda: writer.state in ("waiting", "done"))  # done: we were held up for 0.02 s
     readers = [pygo.spawn(rw.read.acquire) for _ in range(3)]
     if way == "cancel":
         wait_until_blocked(*readers)

@@ -399,7 +399,7 @@ class TestIntrospection:
             "select": (lambda: pygo.select(pygo.recv(ch), pygo.recv(other)), ch),
             "join": (lambda: target.join(), target),
             "wait": (lambda: group.wait(), group),
-            "sleep": (lambda: pygo.sleep(0.2), None),
+            "sleep": (lambda: pygo.sleep(HANG), None),
         }
         body, subject = bodies[kind]
         task = pygo.spawn(body)
@@ -418,7 +418,10 @@ class TestIntrospection:
             ch.try_send(1)
         if kind == "send":
             assert ch.recv() == 1
-        task.join(timeout=HANG)
+        if kind == "sleep":
+            assert task.cancel()
+        pygo.wait([task], timeout=HANG)
+        assert task.cancelled() == (kind == "sleep")
         target.join(timeout=HANG)
         assert task.waiting_on is None
         assert task.state == "done"
@@ -433,7 +436,7 @@ class TestIntrospection:
             receiver,
             pygo.spawn(full.send, 1),
             pygo.spawn(group.wait),
-            pygo.spawn(pygo.sleep, 0.3),
+            pygo.spawn(pygo.sleep, HANG),
             pygo.spawn(receiver.join),
             pygo.spawn(pygo.select, pygo.send(full, 1), pygo.recv(ch)),
         ]
@@ -442,8 +445,9 @@ class TestIntrospection:
         group.done()
         ch.close()
         full.close()
-        for task in tasks:
-            task.exception(timeout=HANG)
+        assert tasks[3].cancel()
+        done, _ = pygo.wait(tasks, timeout=HANG)
+        assert len([task.exception() for task in done if not task.cancelled()]) == len(tasks) - 1
 
     def test_state_changes_when_the_wait_is_won(self) -> None:
         """The waiter is no longer waiting as soon as the send that serves it has returned."""

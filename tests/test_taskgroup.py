@@ -193,15 +193,16 @@ def test_a_task_spawned_into_a_cancelled_group_does_not_begin() -> None:
 
 def test_cancelling_the_owner_cancels_the_tasks(workers: int) -> None:
     trace: list[str] = []
+    tasks: list[pygo.Task[Any]] = []
 
     def owner() -> None:
         with pygo.TaskGroup() as tg:
             for number in range(10):
-                tg.spawn(forever, trace, str(number))
+                tasks.append(tg.spawn(forever, trace, str(number)))
         trace.append("unreachable")
 
     task = pygo.spawn(owner)
-    wait_until(lambda: pygo.runtime.stats().parked >= 11)
+    wait_until(lambda: len(tasks) == 10 and all(one.state == "waiting" for one in (task, *tasks)))
     task.cancel("owner")
     with pytest.raises(pygo.TaskCancelled, match="owner"):
         task.join(timeout=HANG)
@@ -246,8 +247,10 @@ def test_a_deadline_over_a_group(place: Any) -> None:
     trace: list[str] = []
 
     def body() -> None:
-        with pygo.timeout(0.02), pygo.TaskGroup() as tg:
-            tg.spawn(forever, trace, "task")
+        with pygo.timeout(HANG) as scope, pygo.TaskGroup() as tg:
+            task = tg.spawn(forever, trace, "task")
+            wait_until(lambda: task.state == "waiting")  # a task that has not begun would not
+            scope.reschedule(0.001)
 
     with pytest.raises(TimeoutError):
         place(body)
@@ -401,14 +404,14 @@ def test_ctrl_c_in_the_main_thread_ends_the_group() -> None:
             finally:
                 print("child ended", flush=True)
 
-        def interrupt():
-            pygo.sleep(0.05)
+        def interrupt(other):
+            while other.state != "waiting":
+                pygo.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
 
         try:
             with pygo.TaskGroup() as tg:
-                tg.spawn(child)
-                tg.spawn(interrupt)
+                tg.spawn(interrupt, tg.spawn(child))
         except KeyboardInterrupt:
             print("interrupted")
         """

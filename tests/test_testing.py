@@ -186,6 +186,7 @@ def test_a_task_left_behind_is_named_with_its_stack() -> None:
     tasks: list[pygo.Task[None]] = []
     with pytest.raises(AssertionError, match="1 task is left behind") as caught, testing.leak_check(timeout=0.01):
         tasks.append(pygo.spawn(forgotten))
+        testing.wait_until_blocked(*tasks)
     assert "forgotten" in str(caught.value)
     assert "test_testing.py" in str(caught.value)
     tasks[0].cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import itertools
+import math
 import random
 import sys
 import threading
@@ -15,6 +17,7 @@ import pytest
 from helpers import HANG, PLACES, in_task, in_threads, join_all, run_program, wait_until
 
 import pygo
+from pygo import testing
 
 FAR = 1000.0  # seconds; never reached
 
@@ -101,8 +104,11 @@ class TestTimer:
 
     def test_a_stopped_timer_sends_nothing(self, workers: int) -> None:
         """The later timer has fired; the stopped one's time has long passed."""
-        stopped = [pygo.Timer(0.01) for _ in range(100)]
-        assert all(timer.stop() for timer in stopped)
+        stopped: list[pygo.Timer] = []
+        while len(stopped) < 100:  # one that has fired before we get to stop it does not count
+            timer = pygo.Timer(0.01)
+            if timer.stop():
+                stopped.append(timer)
         channel_of(pygo.Timer(0.03)).recv(timeout=HANG)
         assert [channel_of(timer).try_recv() for timer in stopped] == [(None, False)] * 100
 
@@ -140,7 +146,7 @@ class TestTimer:
         start = time.monotonic()
         earlier, later = pygo.Timer(FAR), pygo.Timer(0.02)
         assert earlier.reset(0.01)
-        assert later.reset(0.05)
+        later.reset(0.05)  # on a busy machine it may have fired
         assert channel_of(earlier).recv(timeout=HANG) >= start + 0.01
         assert channel_of(later).recv(timeout=HANG) >= start + 0.05
 
@@ -157,18 +163,15 @@ class TestTimer:
 
         place(body)
 
-    def test_timers_fire_in_the_order_of_their_deadlines(self) -> None:
+    @testing.bubbled
+    def test_timers_fire_in_the_order_of_their_deadlines(self, workers: int) -> None:
         order: list[int] = []
-        slots = list(range(20))
+        slots = list(range(1, 201))
         random.Random(3).shuffle(slots)
-        start = time.monotonic() + 0.1
-        timers = [
-            pygo.Timer(max(0.0, start + slot * 0.02 - time.monotonic()), lambda slot=slot: order.append(slot))  # type: ignore[misc]
-            for slot in slots
-        ]
-        wait_until(lambda: len(order) == 20)
-        assert order == sorted(order)
-        assert len(timers) == 20
+        for slot in slots:
+            pygo.Timer(slot * 1e-6, lambda slot=slot: order.append(slot))  # type: ignore[misc]
+        pygo.sleep(1)
+        assert order == sorted(slots)
 
     def test_it_works_in_select(self, place: Any) -> None:
         def body() -> int:
@@ -213,12 +216,17 @@ class TestTimerWithFunction:
         place(body)
 
     def test_a_stopped_one_does_not_run(self, workers: int) -> None:
-        ran: list[int] = []
-        timers = [pygo.Timer(0.01, lambda: ran.append(1)) for _ in range(100)]
-        assert all(timer.stop() for timer in timers)
-        assert not any(timer.stop() for timer in timers)
+        ran: set[int] = set()
+        stopped: set[int] = set()
+        for number in itertools.count():  # one that has fired before we get to stop it does not count
+            timer = pygo.Timer(0.01, lambda number=number: ran.add(number))  # type: ignore[misc]
+            if timer.stop():
+                stopped.add(number)
+            assert timer.stop() is False
+            if len(stopped) == 100:
+                break
         channel_of(pygo.Timer(0.03)).recv(timeout=HANG)
-        assert ran == []
+        assert not ran & stopped
 
     def test_each_reset_after_it_ran_runs_it_once_more(self, workers: int) -> None:
         ran: pygo.Channel[int] = pygo.Channel(10)
@@ -574,28 +582,30 @@ class TestRaces:
 
 
 def test_a_hundred_thousand_start_and_stop_for_less_than_a_few_bare_objects_each() -> None:
-    """The bar is 2 us each, where a threading.Timer that is never started takes several times that."""
+    """The bar is 2 us each, where a threading.Timer that is never started takes several times that.
 
-    def cost(step: Any, count: int) -> float:
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in range(count):
-                step()
-            best = min(best, (time.perf_counter() - start) / count)
-        return best
+    In CPU time of this thread, turn about, and the best of each: others may have the machine meanwhile.
+    """
 
-    before = pending_timers()
-    timers = []
-    start = time.perf_counter()
-    for _ in range(100_000):
-        timers.append(pygo.Timer(FAR))
-    assert pending_timers() == before + 100_000
-    for timer in timers:
-        timer.stop()
-    each = (time.perf_counter() - start) / 100_000
-    assert pending_timers() == before
-    assert each < cost(lambda: threading.Timer(FAR, int), 5000)
+    def start_and_stop(count: int) -> None:
+        before = pending_timers()
+        timers = [pygo.Timer(FAR) for _ in range(count)]
+        assert pending_timers() == before + count
+        for timer in timers:
+            timer.stop()
+        assert pending_timers() == before
+
+    def bare(count: int) -> None:
+        for _ in range(count):
+            threading.Timer(FAR, int)
+
+    best = {start_and_stop: math.inf, bare: math.inf}
+    for _ in range(4):
+        for step, count in ((start_and_stop, 100_000), (bare, 5000)):
+            start = time.thread_time()
+            step(count)
+            best[step] = min(best[step], (time.thread_time() - start) / count)
+    assert best[start_and_stop] < best[bare]
 
 
 class TestPrograms:
