@@ -25,6 +25,10 @@
 #define pg_cas_seqcst(p, expected, v)                                                                                 \
     atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_seq_cst, memory_order_seq_cst)
 
+/* Plain fields of who owns them, for the few who look at others': they make do with what is outdated at once. */
+#define pg_peek(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define pg_poke(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+
 #define pg_fence_seqcst() atomic_thread_fence(memory_order_seq_cst)
 
 /* Counters with a single writer: no locked instruction, readers see a recent value. */

@@ -53,6 +53,8 @@ bool pg_sched_stop(pg_nanos patience)
 {
     pg_nanos until = pg_now() + patience;
     set_stopping(true);
+    pg_lock_acquire(&pg_the_sched.fiber_lock); /* a thread that looked at others' fibers is through; none begins */
+    pg_lock_release(&pg_the_sched.fiber_lock);
     while (!all_at_rest()) {
         if (pg_now() >= until) return false;
         pg_nanosleep(50000);

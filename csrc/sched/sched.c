@@ -102,7 +102,7 @@ void pg_sched_detach_task(pg_fiber *fiber)
 {
     fiber->tail.fiber = fiber; /* the rest is as fiber_create left it */
     pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
-    fiber->task = &fiber->tail;
+    pg_poke(&fiber->task, &fiber->tail);
 }
 
 pg_task *pg_sched_self(void)
@@ -357,7 +357,7 @@ pg_fiber *pg_fiber_for(pg_worker *worker, pg_task *task)
             pg_fiber_lacking(task, none_free);
             return NULL;
         }
-        fiber->task = task;
+        pg_poke(&fiber->task, task);
         task->fiber = fiber;
         pg_store_relaxed(&task->state, PG_TASK_ACTIVE);
         pg_count(&worker->fresh_starts);
@@ -391,7 +391,7 @@ void pg_arrive(pg_worker *worker, pg_fiber *fiber)
 {
     pg_sched *sched = &pg_the_sched;
     pg_fiber *previous = worker->previous;
-    fiber->worker = worker;
+    pg_poke(&fiber->worker, worker); /* others look at it, and at the task: is_needed */
     fiber->astray = false;
     worker->current = fiber;
     pg_count(&worker->switches);
@@ -479,7 +479,7 @@ void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
 {
     for (;;) {
         fiber->task->run(fiber->task); /* afterwards the task may be gone, and the worker another */
-        fiber->task = NULL;
+        pg_poke(&fiber->task, NULL);
         pg_delay(ended_to_picked);
         worker = fiber->worker;
         pg_count(&worker->finished);
@@ -487,7 +487,7 @@ void pg_fiber_loop(pg_worker *worker, pg_fiber *fiber)
         pg_switch_clean_float(); /* the next task on this fiber is a stranger */
         pg_task *next = pg_pick(worker);
         if (next != NULL && next->fiber == NULL && pg_fiber_suits(fiber, next)) { /* start it here, without a switch */
-            fiber->task = next;
+            pg_poke(&fiber->task, next);
             next->fiber = fiber;
             pg_store_relaxed(&next->state, PG_TASK_ACTIVE);
             pg_count(&worker->fresh_starts);
@@ -643,13 +643,13 @@ void **pg_sched_scopes(pg_task *task)
 
 bool pg_sched_is_running(pg_fiber *fiber)
 {
-    pg_worker *worker = fiber->worker;
+    pg_worker *worker = pg_peek(&fiber->worker);
     return worker != NULL && pg_load_relaxed(&worker->watched) == fiber;
 }
 
 bool pg_sched_is_blocked(pg_fiber *fiber)
 {
-    pg_worker *worker = fiber->worker;
+    pg_worker *worker = pg_peek(&fiber->worker);
     if (!pg_sched_is_running(fiber)) return false;
     if (pg_load_relaxed(&worker->attention) & ATTEND_LOST) return true;
     return pg_the_sched.hooks.is_outside != NULL && pg_the_sched.hooks.is_outside(fiber);

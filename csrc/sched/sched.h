@@ -156,8 +156,8 @@ extern bool pg_sched_is_serial; /* hooks.serial: set before publish */
 int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive);
 int pg_sched_set_workers(int workers);
 int pg_sched_workers(void);
-/* Quiesce: no task starts or resumes any more; waits up to `patience` for running ones to reach a scheduling point.
- * True when all have. Undone by pg_sched_resume, which says whether there was anything to undo. */
+/* Quiesce: no task starts or resumes any more, and no thread that ends asks whether fibers may have to stay; waits up to
+ * `patience` for running tasks to reach a scheduling point. True when all have. Undone by pg_sched_resume, which says whether there was anything to undo. */
 bool pg_sched_stop(pg_nanos patience);
 bool pg_sched_resume(void);
 /* Around the system call of a fork: the first takes the core's locks, so that the child finds what they cover in order;

@@ -388,9 +388,11 @@ static bool is_needed(pg_worker *worker)
         pg_load_relaxed(&sched->fiber_count) - pg_load_relaxed(&sched->free_count) > WORTH_LOOKING_AT)
         return true;
     pg_lock_acquire(&sched->fiber_lock);
+    needed = pg_load_relaxed(&sched->stopping); /* what the layer above looks at may be gone soon: pg_sched_stop */
     for (pg_node *node = sched->fibers.next; node != &sched->fibers && !needed; node = node->next) {
         pg_fiber *fiber = pg_container_of(node, pg_fiber, all);
-        needed = fiber->worker == worker && fiber->task != NULL && sched->hooks.may_have_to_stay(fiber);
+        bool was_here = pg_peek(&fiber->worker) == worker && pg_peek(&fiber->task) != NULL;
+        needed = was_here && sched->hooks.may_have_to_stay(fiber);
     }
     pg_lock_release(&sched->fiber_lock);
     return needed;

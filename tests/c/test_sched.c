@@ -497,6 +497,70 @@ static void stopping_holds_every_task_until_resumed(void)
     finish(done);
 }
 
+/* The layer above may delete what fibers have there as soon as all has stopped. */
+static atomic_bool are_stopped, look_came_late, is_bound;
+static atomic_int looks;
+static pg_latch *go_on;
+
+static bool stays_nowhere(pg_fiber *fiber) { return fiber == NULL; }
+static bool look_at(pg_fiber *fiber)
+{
+    pg_add_relaxed(&looks, 1);
+    if (pg_load_acquire(&are_stopped)) pg_store_relaxed(&look_came_late, true);
+    return fiber == NULL;
+}
+static const pg_hooks with_looks = {.must_stay = stays_nowhere, .may_have_to_stay = look_at};
+
+static void wait_to_go_on(void *argument)
+{
+    (void)argument;
+    pg_add_relaxed(&next_index, 1);
+    finish(go_on);
+}
+
+/* When it ends, its thread looks whether the others, which were here last, need it. */
+static void ends_with_its_thread(void *argument)
+{
+    enum { OTHERS = 20 };
+    (void)argument;
+    for (int i = 0; i < OTHERS; i++) go(done, wait_to_go_on, NULL);
+    while (pg_load_relaxed(&next_index) < OTHERS) pg_sched_yield();
+    CHECK_EQ(pg_sched_bind(), PG_OK);
+    pg_store_release(&is_bound, true);
+    while (!pg_load_acquire(&enough)) pg_nanosleep(100000);
+}
+
+static void a_thread_that_ends_late_looks_at_no_fibers(void)
+{
+    for (int is_late = 0; is_late < 2; is_late++) {
+        int before = pg_load_relaxed(&looks);
+        done = new_latch(21);
+        go_on = new_latch(1);
+        pg_store_relaxed(&next_index, 0);
+        pg_store_relaxed(&enough, false);
+        pg_store_relaxed(&is_bound, false);
+        go(done, ends_with_its_thread, NULL);
+        while (!pg_load_acquire(&is_bound)) pg_nanosleep(100000);
+        if (is_late) {
+            CHECK(!pg_sched_stop(0));
+            pg_store_release(&are_stopped, true);
+            pg_store_release(&enough, true);
+            CHECK(pg_sched_stop(HANG));
+            pg_nanosleep(5000000); /* for the look, which must not come */
+            pg_store_release(&are_stopped, false);
+            pg_sched_resume();
+        }
+        pg_store_release(&enough, true);
+        /* alone there, all of them were on its thread */
+        pg_nanos deadline = pg_deadline_after(HANG);
+        while (!is_late && check_workers == 1 && pg_load_relaxed(&looks) == before && pg_now() < deadline) pg_os_yield();
+        CHECK(is_late || check_workers > 1 || pg_load_relaxed(&looks) > before);
+        count_down(go_on);
+        finish(done);
+    }
+    CHECK(!pg_load_relaxed(&look_came_late));
+}
+
 /* ---- fork ---- */
 
 static void after_fork(void)
@@ -632,7 +696,7 @@ int main(void)
 {
     RUN(tasks_without_a_stack_wait_for_one); /* first: it forks before there are threads */
     CHECK_EQ(pg_sched_init(NULL, 0, false), PG_EINVAL);
-    CHECK_EQ(pg_sched_init(NULL, 1, false), PG_OK);
+    CHECK_EQ(pg_sched_init(&with_looks, 1, false), PG_OK);
     RUN_WITH_WORKERS(every_task_spawned_by_a_thread_runs_once);
     RUN_WITH_WORKERS(bursts_beyond_every_ring_run_to_the_last_task);
     RUN_WITH_WORKERS(tasks_that_spawn_tasks_are_spread_and_all_run);
@@ -651,6 +715,7 @@ int main(void)
     RUN_WITH_WORKERS(pinned_tasks_keep_their_thread_and_others_go_on);
     RUN_WITH_WORKERS(workers_change_under_load);
     RUN_WITH_WORKERS(stopping_holds_every_task_until_resumed);
+    RUN_WITH_WORKERS(a_thread_that_ends_late_looks_at_no_fibers);
     RUN_WITH_WORKERS(a_child_process_has_a_scheduler_of_its_own);
     RUN_WITH_WORKERS(locks_that_others_hold_at_a_fork_are_free_in_the_child);
     RUN_WITH_WORKERS(locks_that_others_take_all_the_time_are_in_order_after_a_fork);
