@@ -342,7 +342,7 @@ static void make_step(uint32_t from_choice, int number)
     step_count--;
     if (is_reduced()) find_races(number, &now->step, now->number - 1);
     step_count++;
-    note_dependencies(now);
+    if (is_reduced()) note_dependencies(now);
 }
 
 static void finish(uint32_t left)
@@ -504,7 +504,17 @@ void pg_fatal_at(const char *function, const char *format, ...)
     mc_fail("fatal error in %s: %s", function, text);
 }
 
-/* ---- the program: [--unreduced] [--limit EXECUTIONS] [SCENARIO [CHOICES]] ---- */
+/* ---- the program: [--unreduced] [--limit EXECUTIONS] [--preemptions N] [SCENARIO [CHOICES]] ---- */
+
+/* Of bounded scenarios: a smaller world than that of the table, explored to its end, shows more than the edge of a large
+ * one. */
+static mc_scenario *with_at_most(const mc_scenario *from, int preemptions)
+{
+    static mc_scenario copy;
+    copy = *from;
+    if (copy.preemptions > preemptions) copy.preemptions = preemptions;
+    return &copy;
+}
 
 static void explore(unsigned long limit)
 {
@@ -545,7 +555,7 @@ static void replay(char *text)
 int main(int count, char **arguments)
 {
     unsigned long limit = 1000000000;
-    int at = 1;
+    int at = 1, preemptions = 1000;
     if (at < count && strcmp(arguments[at], "--unreduced") == 0) {
         unreduced = true;
         at++;
@@ -554,10 +564,15 @@ int main(int count, char **arguments)
         limit = strtoul(arguments[at + 1], NULL, 10);
         at += 2;
     }
+    if (at + 1 < count && strcmp(arguments[at], "--preemptions") == 0) {
+        preemptions = atoi(arguments[at + 1]);
+        at += 2;
+    }
     bool found = false;
-    for (scenario = mc_scenarios; scenario->name != NULL; scenario++) {
-        if (at < count && strcmp(arguments[at], scenario->name) != 0) continue;
+    for (const mc_scenario *each = mc_scenarios; each->name != NULL; each++) {
+        if (at < count && strcmp(arguments[at], each->name) != 0) continue;
         found = true;
+        scenario = with_at_most(each, preemptions);
         if (at + 1 < count) {
             replay(arguments[at + 1]);
             return 0;

@@ -66,9 +66,13 @@ void mc_name(const char *name);                      /* of the thread, in traces
 void **mc_slot(void);                                /* the thread-local slot of the core */
 bool mc_all_ended(void);                             /* in `check`: no thread is left asleep */
 void mc_set_short_of_memory(void);                   /* in `setup`: malloc may say no */
+void mc_set_short_of_threads(void);                  /* likewise: a thread may be refused */
+void mc_set_patient(void);                           /* likewise: no deadline of a sleep ever comes */
+void mc_thread_exits(void);                          /* what the core wants done at the end of a thread */
 /* A token: put before taken, once each; taking waits. Ordered as a release and an acquire. */
 void mc_token_put(void *token);
 void mc_token_take(void *token);
+bool mc_token_is_there(void *token); /* a look that is no step */
 /* What lies below the caller on its stack is gone: nobody may touch it until the thread calls mc_frame_begin. */
 void mc_frame_begin(void);
 void mc_frame_end(void);

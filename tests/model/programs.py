@@ -77,6 +77,19 @@ PROGRAMS: Mapping[str, Program] = {
         ("-DPG_RUNQ_SIZE=4",),
         (("sched/sched.c", ("-Dpg_dispatch=pg_real_dispatch",)),),
     ),
+    "handoff": Program(
+        "handoff.c",
+        (
+            "objects/task.c",
+            "objects/runq.c",
+            "sources/timer.c",
+            "sched/sched.c",
+            "sched/worker.c",
+            "sched/park.c",
+            "sched/fiber.c",
+        ),
+        ("-DPG_RUNQ_SIZE=4",),
+    ),
     "waits": Program(
         "waits.c",
         (

@@ -43,7 +43,8 @@ static pg_nanos clock_now;
 static char heaps[MC_THREADS + 1][HEAP] __attribute__((aligned(64)));
 static size_t heap_used[MC_THREADS + 1];
 static block blocks[BLOCKS];
-static bool short_of_memory;
+static bool short_of_memory, short_of_threads, patient;
+static void (*thread_exit)(void *);
 
 void mc_os_reset(void)
 {
@@ -52,10 +53,12 @@ void mc_os_reset(void)
     memset(timeouts, 0, sizeof timeouts);
     memset(heap_used, 0, sizeof heap_used);
     clock_now = 1000;
-    short_of_memory = false;
+    short_of_memory = short_of_threads = patient = false;
 }
 
 void mc_set_short_of_memory(void) { short_of_memory = true; }
+void mc_set_short_of_threads(void) { short_of_threads = true; }
+void mc_set_patient(void) { patient = true; }
 
 /* ---- locks ---- */
 
@@ -134,6 +137,8 @@ void mc_token_put(void *address)
     mc_tick();
 }
 
+bool mc_token_is_there(void *address) { return token_of(address)->there; }
+
 static bool is_there(const mc_step *step) { return token_of((void *)step->object)->there; }
 
 void mc_token_take(void *address)
@@ -163,7 +168,7 @@ int pg_futex_wait(atomic_uint *word, unsigned expected, pg_nanos deadline)
     }
     asleep_on[self] = word;
     /* It may time out at any moment, but not again and again. */
-    bool may_end = deadline != PG_FOREVER && timeouts[self] < TIMEOUTS;
+    bool may_end = deadline != PG_FOREVER && timeouts[self] < TIMEOUTS && !patient;
     mc_step sleep = {.kind = MC_FUTEX_SLEEP, .object = word, .pc = PC, .writes = true, .enabled = is_woken,
                      .argument = may_end, .left = (uint64_t)self};
     mc_step_begin(&sleep);
@@ -217,11 +222,19 @@ void pg_errno_set(int value) { errors[mc_self() + 1] = value; }
 int *mc_errno(void) { return &errors[mc_self() + 1]; } /* for os.c: the threads are all one to the system */
 void *pg_tls_get(void) { return mc_self() < 0 ? NULL : *mc_slot(); }
 void pg_tls_set(void *value) { *mc_slot() = value; }
-void pg_tls_on_thread_exit(void (*destroy)(void *)) { (void)destroy; }
+void pg_tls_on_thread_exit(void (*destroy)(void *)) { thread_exit = destroy; }
+
+void mc_thread_exits(void)
+{
+    void *slot = *mc_slot();
+    *mc_slot() = NULL;
+    if (slot != NULL) thread_exit(slot);
+}
 
 int pg_os_thread_start(void (*body)(void *), void *argument, const char *name)
 {
     (void)name;
+    if (short_of_threads && mc_choose(2) == 1) return PG_ENOMEM;
     mc_spawn(body, argument);
     return PG_OK;
 }

@@ -1,0 +1,534 @@
+/* Model: workers and what they hand to each other, with all of sched.c, worker.c, park.c and fiber.c. Tasks run on fibers of
+ * their own, by the real switch, and go on where they were on whichever worker resumes them: pinned ones on their own, which
+ * asks for the permit; those that a blocked worker left behind on others; ordinary threads wait for tasks and, where there is
+ * an interpreter, for their turn.
+ *
+ * In the end everybody sleeps. Then every task has ended, all permits are free, nothing is queued anywhere.
+ */
+#include "explore.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/fault.h"
+#include "sched/bubble.h"
+#include "sched/internal.h"
+
+enum { TASKS = 3, STACKS = 4, STACK_BYTES = 32 * 1024 };
+
+typedef struct job {
+    pg_task task;
+    void (*body)(struct job *job);
+    bool spawned, ended;
+} job;
+
+static job jobs[TASKS];
+static atomic_uchar done[2]; /* what jobs and threads wait for, see wait_for */
+static pg_task *waiting[2];  /* waits_lock */
+static pg_lock waits_lock;
+
+/* ---- what there is instead of the system's stacks, and of the rest of the scheduler ---- */
+
+static char stacks[STACKS][STACK_BYTES] __attribute__((aligned(4096)));
+static bool in_use[STACKS];
+static pg_lock stacks_lock;
+
+int pg_stack_get(pg_stack *stack, size_t size)
+{
+    int found = -1;
+    (void)size;
+    pg_lock_acquire(&stacks_lock);
+    for (int i = STACKS; i-- > 0;)
+        if (!in_use[i]) found = i;
+    if (found < 0) mc_fail("no stack is left");
+    in_use[found] = true;
+    pg_lock_release(&stacks_lock);
+    *stack = (pg_stack){.base = stacks[found], .top = stacks[found] + STACK_BYTES};
+    return PG_OK;
+}
+
+#define ABSENT(type, name, parameters, result)                                                                        \
+    type name parameters                                                                                              \
+    {                                                                                                                 \
+        mc_fail("%s is not in this model", #name);                                                                    \
+        return result;                                                                                                \
+    }
+#define ABSENT_VOID(name, parameters)                                                                                 \
+    void name parameters { mc_fail("%s is not in this model", #name); }
+
+void pg_monitor_wake(void) {}
+void pg_monitor_start_locked(void) {}
+bool pg_threads_lacking(void) { return false; }
+void pg_overflow_setup(void) {}
+void *pg_fault_stack_take(void) { return NULL; }
+void pg_fault_stack_drop(void *stack) { (void)stack; }
+ABSENT_VOID(pg_threads_retry, (void))
+ABSENT_VOID(pg_stack_put, (pg_stack *stack))
+ABSENT(bool, pg_stack_trim, (pg_stack *stack, char *keep_from), false)
+ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
+ABSENT_VOID(pg_bubble_rest, (pg_fiber *fiber))
+ABSENT(bool, pg_tasks_rest, (int *harmless), false)
+ABSENT(bool, pg_nobody_wakes_main, (void), false)
+ABSENT(bool, pg_sched_resume, (void), false)
+ABSENT(bool, pg_sched_stop, (pg_nanos patience), false)
+pg_nanos pg_sched_now(void) { return pg_now(); }
+atomic_int pg_bubble_count;
+
+/* ---- an interpreter: one at a time is inside ---- */
+
+static char interpreter; /* a token: nobody is */
+
+static void go_in(void) { mc_token_take(&interpreter); }
+static void go_out(void) { mc_token_put(&interpreter); }
+static void enter(pg_fiber *from, pg_fiber *to)
+{
+    (void)to;
+    if (from == NULL) go_in();
+}
+static void leave(pg_fiber *fiber)
+{
+    (void)fiber;
+    go_out();
+}
+static void *thread_leave(void)
+{
+    go_out();
+    return NULL;
+}
+static void thread_enter(void *token)
+{
+    (void)token;
+    go_in();
+}
+static bool is_busy(void) { return !mc_token_is_there(&interpreter); }
+
+/* ---- set-up and end ---- */
+
+static void run_job(pg_task *task)
+{
+    job *it = pg_container_of(task, job, task);
+    MC_CHECK(!it->ended);
+    it->body(it);
+    it->ended = true;
+}
+
+static void nothing(job *it) { (void)it; }
+
+static void setup(const pg_hooks *hooks, int workers, bool exclusive)
+{
+    memset(&pg_the_sched, 0, sizeof pg_the_sched);
+    memset(jobs, 0, sizeof jobs);
+    memset(in_use, 0, sizeof in_use);
+    memset(waiting, 0, sizeof waiting);
+    for (int i = 0; i < 2; i++) pg_store_relaxed(&done[i], PG_WAIT_OPEN);
+    MC_CHECK(pg_sched_init(hooks, workers, exclusive) == PG_OK);
+    for (int i = 0; i < TASKS; i++) {
+        pg_task_init(&jobs[i].task, run_job);
+        jobs[i].body = nothing;
+    }
+}
+static void setup_one(void) { setup(NULL, 1, true); }
+static void setup_one_of_many(void) { setup(NULL, 1, false); }
+static void setup_two(void) { setup(NULL, 2, false); }
+
+static int idle_workers;
+
+static void check_workers(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    int alive = 0;
+    idle_workers = 0;
+    for (int i = 0; i < pg_load_relaxed(&sched->table_length); i++) {
+        pg_worker *worker = pg_load_relaxed(&sched->table[i]);
+        MC_CHECK(!worker->permit && pg_runq_length(&worker->queue) == 0 && worker->run_next == NULL);
+        MC_CHECK(pg_load_relaxed(&worker->inbox.count) == 0 && pg_load_relaxed(&worker->attention) == 0);
+        if (!worker->alive) continue;
+        alive++;
+        MC_CHECK(worker->sleep == IDLE || worker->sleep == LOCKED_IDLE);
+        if (worker->sleep == IDLE) idle_workers++;
+    }
+    MC_CHECK(pg_load_relaxed(&sched->thread_count) == alive);
+    int listed = 0;
+    for (pg_node *node = sched->idle.next; node != &sched->idle; node = node->next) listed++;
+    MC_CHECK(listed == idle_workers && pg_list_empty(&sched->waiting));
+    MC_CHECK(pg_load_relaxed(&sched->permits_free) == sched->permits);
+    MC_CHECK(pg_load_relaxed(&sched->searching) == 0 && pg_load_relaxed(&sched->turns) == 0);
+    MC_CHECK(pg_load_relaxed(&sched->inject.count) == 0 && sched->timers.count == 0);
+}
+
+static void check(void)
+{
+    uint64_t spawned = pg_load_relaxed(&pg_the_sched.foreign_spawned), finished = 0, jobs_spawned = 0;
+    for (int i = 0; i < TASKS; i++) {
+        MC_CHECK(jobs[i].ended == jobs[i].spawned);
+        jobs_spawned += jobs[i].spawned;
+    }
+    for (int i = 0; i < pg_load_relaxed(&pg_the_sched.table_length); i++) {
+        spawned += pg_load_relaxed(&pg_the_sched.table[i]->spawned);
+        finished += pg_load_relaxed(&pg_the_sched.table[i]->finished);
+    }
+    MC_CHECK(spawned == jobs_spawned && finished == jobs_spawned);
+    check_workers();
+}
+
+static void spawn(int number, void (*body)(job *))
+{
+    jobs[number].body = body;
+    jobs[number].spawned = true;
+    pg_sched_spawn(&jobs[number].task);
+}
+
+/* ---- what tasks do to each other: one waits for done[number], another ends that wait; V1 to V3 of objects/task.h ---- */
+
+static void wait_for(int number)
+{
+    pg_task *self = pg_sched_self();
+    pg_lock_acquire(&waits_lock);
+    waiting[number] = self;
+    pg_lock_release(&waits_lock);
+    MC_CHECK(pg_sched_park_until(self, &done[number], PG_FOREVER) == PG_OK);
+}
+
+static void end_wait(int number)
+{
+    pg_lock_acquire(&waits_lock);
+    pg_task *task = waiting[number];
+    pg_store_release(&done[number], PG_WAIT_ENDING);
+    bool won = task != NULL && pg_task_wake(task);
+    pg_store_release(&done[number], PG_WAIT_ENDED); /* who has seen that may be gone */
+    pg_lock_release(&waits_lock);
+    if (won) pg_sched_enqueue(task);
+}
+
+/* A call that blocks, and what ends it; neither is known to the scheduler. */
+static char unblocked, is_blocked;
+static pg_worker *blocked; /* before is_blocked is put */
+
+static void block(job *it)
+{
+    (void)it;
+    blocked = pg_worker_of_thread();
+    mc_token_put(&is_blocked);
+    mc_token_take(&unblocked);
+}
+static void unblock(job *it)
+{
+    (void)it;
+    mc_token_put(&unblocked);
+}
+
+/* ---- a task waits, another wakes it: it may go on elsewhere ---- */
+
+static void wait_0(job *it)
+{
+    (void)it;
+    wait_for(0);
+}
+static void end_0(job *it)
+{
+    (void)it;
+    end_wait(0);
+}
+static void spawner(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_0);
+    spawn(1, end_0);
+}
+static void waker(void)
+{
+    mc_name("waker");
+    end_wait(0);
+}
+static void spawner_of_one(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_0);
+}
+
+/* Two wake each other: what each does before is seen by the other, on whichever worker. */
+static int shared;
+static void ping(job *it)
+{
+    (void)it;
+    shared = 1;
+    end_wait(0);
+    wait_for(1);
+    MC_CHECK(shared == 2);
+}
+static void pong(job *it)
+{
+    (void)it;
+    wait_for(0);
+    MC_CHECK(shared == 1);
+    shared = 2;
+    end_wait(1);
+}
+static void spawner_of_ping_pong(void)
+{
+    mc_name("spawner");
+    spawn(0, ping);
+    spawn(1, pong);
+}
+
+/* ---- what a task has made ready is its worker's next task. The worker blocks before that: others get it ---- */
+
+static void wake_and_block(job *it)
+{
+    end_wait(0);
+    block(it);
+}
+static void wait_and_unblock(job *it)
+{
+    wait_for(0);
+    unblock(it);
+}
+static void spawner_of_wake_and_block(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_and_unblock);
+    spawn(1, wake_and_block);
+}
+/* As monitor.c does. At any moment: by mistake, too. Once a worker has lost its permit, its queue is looked at again. */
+static void monitor_of_blocked(void)
+{
+    mc_name("monitor");
+    mc_token_take(&is_blocked);
+    pg_take_permit_away(blocked);
+}
+/* At any moment, and the look of a later round. */
+static void monitor_in_a_hurry(void)
+{
+    mc_name("monitor");
+    pg_worker *worker = pg_load_acquire(&pg_the_sched.table[0]);
+    if (worker != NULL) pg_take_permit_away(worker);
+    mc_token_take(&is_blocked);
+    pg_take_permit_away(blocked);
+    for (int i = 0; i < pg_load_acquire(&pg_the_sched.table_length); i++)
+        if (pg_worker_flush(pg_load_acquire(&pg_the_sched.table[i])) > 0) pg_wake_if_free();
+}
+
+/* ---- pinned tasks ---- */
+
+static void pinned_wait_0(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    pg_worker *before = pg_worker_of_thread();
+    wait_for(0);
+    MC_CHECK(pg_worker_of_thread() == before);
+    MC_CHECK(pg_sched_unpin() == PG_OK);
+}
+static void spawner_of_pinned(void)
+{
+    mc_name("spawner");
+    spawn(0, pinned_wait_0);
+    spawn(1, end_0);
+}
+static void spawner_of_one_pinned(void)
+{
+    mc_name("spawner");
+    spawn(0, pinned_wait_0);
+}
+static void pinned_ping(job *it)
+{
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    pg_worker *before = pg_worker_of_thread();
+    ping(it);
+    MC_CHECK(pg_worker_of_thread() == before);
+    MC_CHECK(pg_sched_unpin() == PG_OK);
+}
+static void spawner_of_pinned_ping_pong(void)
+{
+    mc_name("spawner");
+    spawn(0, pinned_ping);
+    spawn(1, pong);
+}
+/* What waits in its queue when it is pinned must go elsewhere. */
+static void spawn_and_pin(job *it)
+{
+    spawn(1, unblock);
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    block(it);
+    MC_CHECK(pg_sched_unpin() == PG_OK);
+}
+static void spawner_of_spawn_and_pin(void)
+{
+    mc_name("spawner");
+    spawn(0, spawn_and_pin);
+}
+/* It yields to who is ready, who runs elsewhere with its permit. */
+static void pin_and_yield(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    pg_worker *before = pg_worker_of_thread();
+    spawn(1, nothing);
+    pg_sched_yield();
+    MC_CHECK(pg_worker_of_thread() == before);
+    MC_CHECK(pg_sched_unpin() == PG_OK);
+}
+static void spawner_of_pin_and_yield(void)
+{
+    mc_name("spawner");
+    spawn(0, pin_and_yield);
+}
+/* Its worker keeps no time: another has to. */
+static void pin_and_sleep(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    MC_CHECK(pg_sched_sleep_until(pg_now() + 1000) == PG_OK);
+    MC_CHECK(pg_sched_unpin() == PG_OK);
+}
+static void spawner_of_pinned_sleeper(void)
+{
+    mc_name("spawner");
+    spawn(0, pin_and_sleep);
+}
+static void yield_once(job *it)
+{
+    (void)it;
+    pg_sched_yield();
+}
+static void spawner_of_yields(void)
+{
+    mc_name("spawner");
+    spawn(0, yield_once);
+    spawn(1, yield_once);
+}
+
+/* ---- threads end: with the task they belong to, or because there are to be fewer ---- */
+
+static void bind(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_bind() == PG_OK);
+    spawn(1, nothing);
+}
+static void spawner_of_bound(void)
+{
+    mc_name("spawner");
+    spawn(0, bind);
+}
+static void check_bound(void)
+{
+    check();
+    MC_CHECK(!pg_the_sched.table[0]->alive || !pg_the_sched.table[1]->alive);
+}
+static void fewer(void)
+{
+    mc_name("spawner");
+    spawn(0, nothing);
+    spawn(1, nothing);
+    MC_CHECK(pg_sched_set_workers(1) == PG_OK);
+}
+static void check_fewer(void)
+{
+    check();
+    MC_CHECK(pg_the_sched.permits == 1 && idle_workers >= 1);
+}
+static void more(void)
+{
+    mc_name("spawner");
+    spawn(0, block);
+    spawn(1, unblock);
+    mc_token_take(&is_blocked);
+    MC_CHECK(pg_sched_set_workers(2) == PG_OK);
+}
+
+/* ---- threads that cannot be started ---- */
+
+static void setup_short(void)
+{
+    setup_two();
+    mc_set_short_of_threads();
+}
+static void spawner_of_nothing(void)
+{
+    mc_name("spawner");
+    spawn(0, nothing);
+    spawn(1, nothing);
+}
+/* Then a task may be left, if there is nobody at all to run it, and it says so. */
+static void check_short(void)
+{
+    if (pg_load_relaxed(&pg_the_sched.short_of_threads)) {
+        MC_CHECK(jobs[0].ended && jobs[1].ended ? true : pg_load_relaxed(&pg_the_sched.thread_count) == 0);
+        while (pg_load_relaxed(&pg_the_sched.inject.count) > 0) {
+            pg_task *task;
+            MC_CHECK(pg_inject_pop(&pg_the_sched.inject, &task, 1) == 1);
+        }
+        check_workers();
+    } else {
+        check();
+    }
+}
+
+/* ---- an ordinary thread waits for a task ---- */
+
+static void thread_that_waits(void)
+{
+    mc_name("thread");
+    spawn(0, end_0);
+    wait_for(0);
+    mc_thread_exits();
+}
+
+/* And wants the interpreter, while a task keeps it. */
+static const pg_hooks interpreted = {
+    .enter = enter, .leave = leave, .thread_leave = thread_leave, .thread_enter = thread_enter, .is_busy = is_busy,
+};
+/* The thread finds us inside, so it asks. The clock stands still here: by it no worker looks at turns. */
+static void yield_when_asked(job *it)
+{
+    (void)it;
+    end_wait(0);
+    while (pg_load_seqcst(&pg_the_sched.turns) == 0) pg_cpu_relax();
+    pg_worker *worker = pg_worker_of_thread();
+    worker->turn_polls = PG_TURN_POLLS - 1;
+    pg_store_relaxed(&worker->tick, PG_POLL_TICKS - 1);
+    pg_sched_yield();
+    MC_CHECK(pg_load_relaxed(&pg_the_sched.turn_word) == 1);
+}
+static void setup_interpreter(void)
+{
+    setup(&interpreted, 1, true);
+    mc_set_patient();
+}
+static void thread_that_comes_back(void)
+{
+    mc_name("thread");
+    mc_token_put(&interpreter);
+    go_in();
+    spawn(0, yield_when_asked);
+    wait_for(0);
+    go_out();
+    mc_thread_exits();
+}
+
+#define BOUNDS .rests = true, .preemptions = 2, .stale = 1
+const mc_scenario mc_scenarios[] = {
+    {"park_and_wake", setup_two, {spawner}, check, BOUNDS},
+    {"park_and_wake_by_a_thread", setup_one, {spawner_of_one, waker}, check, BOUNDS},
+    {"ping_pong", setup_two, {spawner_of_ping_pong}, check, BOUNDS},
+    {"ping_pong_of_one", setup_one, {spawner_of_ping_pong}, check, BOUNDS},
+    {"yields", setup_two, {spawner_of_yields}, check, BOUNDS},
+    {"next_of_a_blocked_worker", setup_one, {spawner_of_wake_and_block, monitor_of_blocked}, check, BOUNDS},
+    {"next_of_a_worker_that_loses_its_permit", setup_one_of_many, {spawner_of_wake_and_block, monitor_in_a_hurry}, check,
+     BOUNDS},
+    {"pinned", setup_one, {spawner_of_pinned}, check, BOUNDS},
+    {"pinned_woken_by_a_thread", setup_one, {spawner_of_one_pinned, waker}, check, BOUNDS},
+    {"pinned_ping_pong", setup_one, {spawner_of_pinned_ping_pong}, check, BOUNDS},
+    {"pinned_ping_pong_of_two", setup_two, {spawner_of_pinned_ping_pong}, check, BOUNDS},
+    {"queue_of_a_worker_that_is_pinned", setup_two, {spawner_of_spawn_and_pin}, check, BOUNDS},
+    {"pinned_yields", setup_one, {spawner_of_pin_and_yield}, check, BOUNDS},
+    {"pinned_sleeper", setup_one, {spawner_of_pinned_sleeper}, check, BOUNDS},
+    {"bound", setup_one, {spawner_of_bound}, check_bound, BOUNDS},
+    {"fewer", setup_two, {fewer}, check_fewer, BOUNDS},
+    {"more", setup_one_of_many, {more}, check, BOUNDS},
+    {"short_of_threads", setup_short, {spawner_of_nothing}, check_short, BOUNDS},
+    {"thread_waits", setup_one, {thread_that_waits}, check, BOUNDS},
+    {"thread_comes_back", setup_interpreter, {thread_that_comes_back}, check, BOUNDS},
+    {.name = NULL},
+};
