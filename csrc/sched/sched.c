@@ -132,6 +132,48 @@ void pg_queue_here_or_shared(pg_worker *worker, pg_task *task)
     }
 }
 
+/* ---- fetching ahead ---- */
+
+static void fetch_lines(const void *at, int from, int to)
+{
+    for (int line = from; line < to; line++) __builtin_prefetch((const char *)at + line * PG_CACHE_LINE, 1);
+    __asm__ volatile(""); /* GCC holds a function that does nothing else for one without effects, and drops its calls */
+}
+
+/* The record of the fiber, and next to it what the layer above looks at first: its extra area's record and frames. */
+static void fetch_fiber(const pg_fiber *fiber) { fetch_lines(fiber, -3, 4); }
+
+/* The innermost frames of a suspended one. */
+static void fetch_frames(const pg_fiber *fiber) { fetch_lines(fiber->sp, 0, 16); }
+
+void pg_sched_foresee_wake(const pg_task *task, const void *record)
+{
+    pg_worker *worker = pg_worker_of_thread();
+    if (worker == NULL || pg_load_relaxed(&worker->run_next) != NULL) return; /* others go on before it */
+    fetch_lines(record, -6, 16); /* the frames of the wait, and those around */
+    if (task->fiber != NULL) fetch_fiber(task->fiber);
+}
+
+static void foresee_resume(const pg_fiber *fiber)
+{
+    if (PG_LIKELY(!pg_load_relaxed(&pg_fibers_are_many)) || fiber == NULL) return;
+    fetch_frames(fiber);
+    fetch_fiber(fiber);
+}
+
+/* They are the caller's, and will run soon one after the other. */
+static void foresee_batch(pg_task *const *tasks, size_t count)
+{
+    if (PG_LIKELY(!pg_load_relaxed(&pg_fibers_are_many))) return;
+    for (size_t i = 0; i < count; i++) fetch_lines(tasks[i], 0, 2);
+    for (size_t i = 0; i < count; i++)
+        if (tasks[i]->fiber != NULL) fetch_fiber(tasks[i]->fiber);
+    for (size_t i = 0; i < count; i++)
+        if (tasks[i]->fiber != NULL) fetch_frames(tasks[i]->fiber);
+}
+
+/* ---- queueing ---- */
+
 /* Run `task` next, and what was to be next before it at the end of the queue. */
 static void queue_next(pg_worker *worker, pg_task *task)
 {
@@ -199,9 +241,8 @@ size_t pg_expire_timers(pg_nanos now)
     do {
         count = pg_timers_expire(&sched->timers, now, ready, PG_EXPIRE_BATCH);
         pg_delay(fired_to_pushed);
-        for (size_t i = 0; i < count; i++) {
-            pg_sched_enqueue_last(ready[i]);
-        }
+        foresee_batch(ready, count);
+        for (size_t i = 0; i < count; i++) pg_sched_enqueue_last(ready[i]);
         total += count;
     } while (count > 0 || pg_timers_due(&sched->timers, now));
     return total;
@@ -227,6 +268,7 @@ static pg_task *take_shared(pg_worker *worker, size_t limit)
 {
     pg_task *tasks[PG_RUNQ_SIZE / 2];
     size_t count = pg_inject_pop(&pg_the_sched.inject, tasks, limit);
+    foresee_batch(tasks, count);
     for (size_t i = 1; i < count; i++) pg_runq_push(&worker->queue, tasks[i], &pg_the_sched.inject);
     return count > 0 ? tasks[0] : NULL;
 }
@@ -425,14 +467,6 @@ static pg_worker *jump(pg_worker *worker, void **save, pg_fiber *target)
     return worker;
 }
 
-/* Nobody may have woken this one a moment ago. */
-static void prefetch_resumed(const pg_fiber *fiber)
-{
-    if (PG_LIKELY(!pg_load_relaxed(&pg_fibers_are_many)) || fiber == NULL) return;
-    pg_prefetch_lines(fiber->sp, 0, 16);
-    pg_prefetch_fiber(fiber);
-}
-
 /* Leave `fiber` for the next task or the worker's own stack; returns when it is resumed, maybe elsewhere. */
 void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
 {
@@ -444,7 +478,7 @@ void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
         return;
     }
     pg_fiber *target = next ? pg_fiber_for(worker, next) : NULL;
-    prefetch_resumed(target);
+    foresee_resume(target);
     worker->previous = fiber;
     worker->post = post;
     worker = jump(worker, &fiber->sp, target);
@@ -456,7 +490,7 @@ void pg_dispatch(pg_worker *worker, pg_task *task)
 {
     pg_fiber *fiber = pg_fiber_for(worker, task);
     if (fiber == NULL) return;
-    prefetch_resumed(fiber);
+    foresee_resume(fiber);
     worker->previous = NULL;
     worker->post = POST_NONE;
     jump(worker, &worker->sp, fiber);

@@ -124,21 +124,8 @@ struct pg_fiber {
 /* There are more fibers than the caches hold what a switch touches of. Then that is fetched as soon as it is known who goes
  * on: dozens of lines at once, which would be waited for one after the other. Else it would cost for nothing. */
 extern atomic_bool pg_fibers_are_many;
-
-static inline void pg_prefetch_lines(const void *at, int from, int to)
-{
-    for (int line = from; line < to; line++) __builtin_prefetch((const char *)at + line * PG_CACHE_LINE, 1);
-}
-/* `record` lies on the stack of a task that waits: below it are the frames of the wait, above those of the caller. */
-static inline void pg_prefetch_waiting(const void *record)
-{
-    if (PG_UNLIKELY(pg_load_relaxed(&pg_fibers_are_many))) pg_prefetch_lines(record, -6, 16);
-}
-/* The fiber itself, and on both sides of it what the layer above looks at first: its extra area's record and frames. */
-static inline void pg_prefetch_fiber(const pg_fiber *fiber)
-{
-    if (PG_UNLIKELY(pg_load_relaxed(&pg_fibers_are_many)) && fiber != NULL) pg_prefetch_lines(fiber, -3, 4);
-}
+/* A waker of `task`, which will be woken in a moment, and waits with `record` on its stack. */
+void pg_sched_foresee_wake(const pg_task *task, const void *record);
 
 static inline void *pg_fiber_extra(pg_fiber *fiber, size_t extra) { return (char *)fiber - extra; }
 

@@ -42,10 +42,9 @@ void pg_sync_forget(pg_party *party)
 bool pg_waiter_finish(pg_waiter *waiter, uintptr_t value, bool ok, pg_task **ready)
 {
     pg_party *party = waiter->party;
-    pg_prefetch_waiting(waiter);
     if (party->is_select && pg_exchange_acqrel(&party->claimed, true)) return false;
     pg_task *task = party->task;
-    pg_prefetch_fiber(task->fiber);
+    if (PG_UNLIKELY(pg_load_relaxed(&pg_fibers_are_many))) pg_sched_foresee_wake(task, waiter);
     party->ok = ok;
     party->index = waiter->index;
     party->value = value;
