@@ -17,8 +17,8 @@ PROGRAM = """
 import resource, sys, time, pygo, pygo._extension
 
 def resident():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * 4  # KiB
+    with open("/proc/self/smaps_rollup") as smaps:  # exact, where statm is off by some hundred KiB
+        return sum(int(line.split()[1]) for line in smaps if line.startswith("Rss:"))  # KiB
 
 def deep(levels):
     return max(map(deep, [levels - 1])) if levels else 0
@@ -30,10 +30,14 @@ def wait_until(reached):
         time.sleep(0.02)
 
 sys.setrecursionlimit(100_000)
-pygo._extension.set_scavenge_interval(0.2)  # instead of a second
+pygo._extension.set_scavenge_interval(1000)  # nothing is given back before we have seen that it is there
 pygo.spawn(deep, 5).join()
 ch = pygo.Channel()
 start = resident()
+
+def give_back():
+    pygo._extension.set_scavenge_interval(0.2)  # instead of a second
+    pygo.spawn(int).join()  # the monitor sleeps by the old one
 """
 
 TASKS = 20
@@ -60,6 +64,7 @@ while ch.waiting_receivers < {TASKS}:
     time.sleep(0.001)
 peak = resident()
 assert peak - start > {TASKS} * 150, (start, peak)
+give_back()
 wait_until(lambda: resident() - start < (peak - start) // 10)
 for _ in tasks:
     ch.send(None)
@@ -85,6 +90,7 @@ peak = resident()
 ch.close()
 for task in tasks:
     task.exception()
+give_back()
 wait_until(lambda: resident() - start < (peak - start) // 10)
 print("end")
 """
@@ -97,12 +103,16 @@ def test_memory_of_call_on_stack_comes_back(place: str) -> None:
     end_of(
         f"""
 def deep_on_segments():
+    def to_the_peak():
+        deep({LEVELS})
+        return resident()  # here, for as soon as the call is over the memory may be given back
     for size in (200 << 10, 4 << 20, 12 << 20):
         pygo.call_on_stack(size, deep, 30)
-        pygo.call_on_stack(12 << 20, deep, {LEVELS})
+        peak = pygo.call_on_stack(12 << 20, to_the_peak)
+    return peak
 
-{place}
-peak = resident()
+give_back()
+peak = {place}
 wait_until(lambda: peak - resident() > 150)
 before = pygo.runtime.stats().stack_bytes
 {place}
@@ -133,6 +143,7 @@ while ch.waiting_receivers < {TASKS}:
     time.sleep(0.001)
 peak = resident()
 assert peak - start > {TASKS} * 150, (start, peak)
+give_back()
 wait_until(lambda: resident() - start < (peak - start) // 5)
 for _ in tasks:
     ch.send(None)
@@ -153,6 +164,7 @@ ch.close()
 for task in tasks:
     task.exception()
 del tasks, task
+give_back()
 wait_until(lambda: pygo.runtime.stats().fibers < 300)
 assert len([pygo.spawn(int).join() for _ in range(1000)]) == 1000
 print("end")
@@ -172,6 +184,8 @@ def quiet():
     before = pygo.runtime.stats().switches, wakes()
     time.sleep(0.5)
     return pygo.runtime.stats().switches == before[0] and wakes() - before[1] <= 2  # our own, and a last look
+
+give_back()
 
 def wakes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
