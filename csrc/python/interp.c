@@ -53,8 +53,8 @@ static bool shared_libpython;
 static PyObject *partial_type;         /* functools.partial */
 static pg_fiber *fiber_of_forked_main; /* set in a fork's child when a task forked */
 
-static interp_fiber *extra(pg_fiber *fiber) { return pg_fiber_extra(fiber, interp_fiber_extra()); }
-PyThreadState *interp_state(pg_fiber *fiber) { return extra(fiber)->state; }
+static interp_fiber *extra(const pg_fiber *fiber) { return pg_fiber_extra(fiber, interp_fiber_extra()); }
+PyThreadState *interp_state(const pg_fiber *fiber) { return extra(fiber)->state; }
 
 size_t interp_fiber_extra(void)
 {
@@ -325,6 +325,13 @@ static void put_flight(pg_fiber *fiber)
     if (PG_LIKELY(self->flight.caught == NULL && self->flight.uncaught == 0)) return;
     *cxx_of_thread() = self->flight;
     self->flight = (cxx_flight){NULL, 0};
+}
+
+void interp_foresee(const pg_fiber *fiber)
+{
+    enum { LINES = 5 }; /* of what attaching and the evaluation loop touch */
+    const char *state = (const char *)interp_state(fiber);
+    for (int line = 0; line < LINES; line++) __builtin_prefetch(state + line * PG_CACHE_LINE, 1);
 }
 
 void interp_enter(pg_fiber *from, pg_fiber *to)

@@ -26,6 +26,7 @@ int interp_setup(void);
 int interp_fiber_init(pg_fiber *fiber);
 void interp_fiber_fini(pg_fiber *fiber);
 bool interp_fiber_fini_possible(void);
+void interp_foresee(const pg_fiber *fiber);
 void interp_enter(pg_fiber *from, pg_fiber *to);
 void interp_leave(pg_fiber *fiber);
 bool interp_is_outside(pg_fiber *fiber);
@@ -40,7 +41,7 @@ bool interp_is_busy(void);
 bool interp_switch_keeps_gil(void);
 
 /* The fiber's thread state. */
-PyThreadState *interp_state(pg_fiber *fiber);
+PyThreadState *interp_state(const pg_fiber *fiber);
 /* Make the running fiber's thread state as good as new after a task. Runs Python code (destructors), which may park. */
 void interp_reset(pg_fiber *fiber);
 /* Give the fresh thread state `context`, a copy nobody else uses; steals the reference. */

@@ -25,6 +25,7 @@ static void start_hooks(pg_hooks *hooks)
         .fiber_fini = interp_fiber_fini,
         .fiber_fini_possible = interp_fiber_fini_possible,
         .enter = interp_enter,
+        .foresee = interp_foresee,
         .leave = interp_leave,
         .is_outside = interp_is_outside,
         .must_stay = interp_must_stay,

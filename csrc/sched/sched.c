@@ -143,8 +143,12 @@ static void fetch_lines(const void *at, int from, int to)
 /* The record of the fiber, and next to it what the layer above looks at first: its extra area's record and frames. */
 static void fetch_fiber(const pg_fiber *fiber) { fetch_lines(fiber, -3, 4); }
 
-/* The innermost frames of a suspended one. */
-static void fetch_frames(const pg_fiber *fiber) { fetch_lines(fiber->sp, 0, 16); }
+/* The innermost frames of a suspended one, and what the layer above keeps elsewhere. */
+static void fetch_suspended(const pg_fiber *fiber)
+{
+    fetch_lines(fiber->sp, 0, 16);
+    if (pg_the_sched.hooks.foresee != NULL) pg_the_sched.hooks.foresee(fiber);
+}
 
 void pg_sched_foresee_wake(const pg_task *task, const void *record)
 {
@@ -157,7 +161,7 @@ void pg_sched_foresee_wake(const pg_task *task, const void *record)
 static void foresee_resume(const pg_fiber *fiber)
 {
     if (PG_LIKELY(!pg_load_relaxed(&pg_fibers_are_many)) || fiber == NULL) return;
-    fetch_frames(fiber);
+    fetch_suspended(fiber);
     fetch_fiber(fiber);
 }
 
@@ -169,7 +173,7 @@ static void foresee_batch(pg_task *const *tasks, size_t count)
     for (size_t i = 0; i < count; i++)
         if (tasks[i]->fiber != NULL) fetch_fiber(tasks[i]->fiber);
     for (size_t i = 0; i < count; i++)
-        if (tasks[i]->fiber != NULL) fetch_frames(tasks[i]->fiber);
+        if (tasks[i]->fiber != NULL) fetch_suspended(tasks[i]->fiber);
 }
 
 /* ---- queueing ---- */

@@ -52,6 +52,8 @@ typedef struct pg_hooks {
     bool (*fiber_fini_possible)(void);
     /* On `to`'s stack: enter the interpreter as `to`, coming from fiber `from`, or from outside when NULL. */
     void (*enter)(pg_fiber *from, pg_fiber *to);
+    /* The suspended fiber will be entered soon: a moment to fetch what that takes, of what lies in `fiber` itself. NULL: none. */
+    void (*foresee)(const pg_fiber *fiber);
     /* On the worker's own stack: leave the interpreter, which was entered as `fiber`. */
     void (*leave)(pg_fiber *fiber);
     /* The running fiber's task is in a call that has left the interpreter. The monitor asks; a hint. */
@@ -127,7 +129,7 @@ extern atomic_bool pg_fibers_are_many;
 /* A waker of `task`, which will be woken in a moment, and waits with `record` on its stack. */
 void pg_sched_foresee_wake(const pg_task *task, const void *record);
 
-static inline void *pg_fiber_extra(pg_fiber *fiber, size_t extra) { return (char *)fiber - extra; }
+static inline void *pg_fiber_extra(const pg_fiber *fiber, size_t extra) { return (char *)fiber - extra; }
 
 typedef struct pg_sched_stats {
     uint32_t workers, threads, blocked, idle, permits_free;
