@@ -3,6 +3,7 @@
     python tests/failpoint_program.py refusals      for each allocation of a call: it is refused; so are fifty
     python tests/failpoint_program.py delays        exchanges of all kinds with every delay armed
     python tests/failpoint_program.py planted       calls that do wrong when they are refused: all are noticed
+    python tests/failpoint_program.py import        what came of points armed by PYGO_FAILPOINTS while pygo was imported
 
 Prints one line per call, with how many refusals it met, and one with the points that were reached.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import pygo
 import pygo._core
 from pygo import context, sync, testing
-from pygo._extension import set_scavenge_interval
+from pygo._extension import set_scavenge_interval, switch_keeps_gil
 
 library = ctypes.PyDLL(pygo._core.__file__)
 library.pygo_failpoints_name.restype = ctypes.c_char_p
@@ -392,10 +393,15 @@ def delays() -> None:
         print(f"turn {turn}: {len(got)} values", flush=True)
 
 
+def at_import() -> None:
+    hits = library.pygo_failpoints_hits(b"swap_probe")
+    print(f"keeps the GIL: {switch_keeps_gil()}, after {disarm('swap_probe')} of {hits}", flush=True)
+
+
 def main() -> None:
     pygo.runtime.set_workers(2)
     set_scavenge_interval(0.001)
-    {"refusals": refusals, "delays": delays, "planted": planted}[sys.argv[1]]()
+    {"refusals": refusals, "delays": delays, "planted": planted, "import": at_import}[sys.argv[1]]()
     names = sorted(name for name, hits in reached.items() if hits > 0)
     print("reached:", " ".join(names))
     assert all(re.fullmatch(r"\w+", name) for name in names)

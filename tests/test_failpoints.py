@@ -13,6 +13,7 @@ import pytest
 from sanitized import Tool
 
 import pygo._core
+from pygo._extension import has_portable_switch
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
@@ -73,19 +74,22 @@ def test_ordinary_builds_have_nothing_in_their_place(tmp_path: Path) -> None:
 
 # Of these the C program asserts that they are reached; from Python that is up to chance.
 REACHED_IN_C = {"handed_off", "slots_copied", "taken_to_spilled"}
+# And this one before the program can arm anything: it has a test of its own.
+AT_IMPORT = {"swap_probe"}
 
 
 @pytest.fixture(scope="module")
-def armed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def armed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Runs the program on a build that has fail points."""
     tool = Tool(tmp_path_factory.mktemp("failpoints"), "-O1 -w -DPG_FAILPOINTS")
     tree = tool.build("tree")
     env = tool.environment(tree)
     command = [sys.executable, "-X", "faulthandler", str(tree / "tests" / "failpoint_program.py")]
 
-    def run(what: str) -> str:
+    def run(what: str, at_import: str = "") -> str:
+        armed = {**env, "PYGO_FAILPOINTS": at_import}
         result = subprocess.run(
-            [*command, what], env=env, cwd=tree, capture_output=True, text=True, timeout=100, check=False
+            [*command, what], env=armed, cwd=tree, capture_output=True, text=True, timeout=100, check=False
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
@@ -99,7 +103,7 @@ def reached(output: str) -> set[str]:
     return set(line.split()[1:])
 
 
-def test_what_is_refused_says_so_and_leaves_nothing_behind(armed: Callable[[str], str]) -> None:
+def test_what_is_refused_says_so_and_leaves_nothing_behind(armed: Callable[..., str]) -> None:
     """Every allocation of every call of the program, once and fifty in a row."""
     output = armed("refusals")
     assert "deadlock found" in output
@@ -108,14 +112,23 @@ def test_what_is_refused_says_so_and_leaves_nothing_behind(armed: Callable[[str]
     assert sum(refused for refused, _ in counts) > 100
     assert sum(raised for _, raised in counts) > 100
     fails = set(points()[: points().index("linked_to_park")])
-    assert not fails - reached(output)
+    assert not fails - reached(output) - AT_IMPORT
 
 
-def test_delays_lose_nothing(armed: Callable[[str], str]) -> None:
+def test_delays_lose_nothing(armed: Callable[..., str]) -> None:
     output = armed("delays")
     assert output.count(": 600 values") == 2
-    assert not set(points()) - reached(output) - REACHED_IN_C
+    assert not set(points()) - reached(output) - REACHED_IN_C - AT_IMPORT
 
 
-def test_planted_bugs_are_noticed(armed: Callable[[str], str]) -> None:
+def test_planted_bugs_are_noticed(armed: Callable[..., str]) -> None:
     assert "found: 3 of 3" in armed("planted")
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12) or has_portable_switch(),
+    reason="here PyThreadState_Swap keeps the GIL, or is all there is",
+)
+def test_an_interpreter_that_is_busy_at_import_gets_the_quick_switch_all_the_same(armed: Callable[..., str]) -> None:
+    assert "keeps the GIL: True, after 3 of 4" in armed("import", "swap_probe=times:3")
+    assert "keeps the GIL: False, after 100 of 100" in armed("import", "swap_probe")

@@ -48,7 +48,8 @@
     POINT(pages_advice)   /* madvise that is advice only */                                                           \
     POINT(pages_free)     /* munmap: ENOMEM */                                                                        \
     POINT(futex_wait)     /* returns early: EINTR, or errno:11 for EAGAIN */                                          \
-    POINT(thread_count)   /* /proc/self/stat cannot be read */
+    POINT(thread_count)   /* /proc/self/stat cannot be read */                                                        \
+    POINT(swap_probe)     /* the interpreter asks for something while switches are tried, at import */
 
 #define PG_FIRST_MEMORY_POINT PG_FP_pages_reserve
 #define PG_LAST_MEMORY_POINT PG_FP_select_cases

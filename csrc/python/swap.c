@@ -5,6 +5,7 @@
 #include "python/swap.h"
 
 #include "base/atomic.h"
+#include "base/failpoint.h"
 
 #include <link.h>
 #include <stddef.h>
@@ -150,8 +151,10 @@ static void swap_for_real(PyThreadState *to)
     PyThreadState_Swap(to);
 }
 
+enum verdict { THE_SAME, NOT_THE_SAME, NOT_NOW };
+
 /* With `one` attached; ends with one of both. */
-static bool does_the_same(PyThreadState *one, PyThreadState *other)
+static enum verdict compare(PyThreadState *one, PyThreadState *other)
 {
     picture real, ours;
     swap_slots slots = swap_slots_of_thread();
@@ -161,9 +164,36 @@ static bool does_the_same(PyThreadState *one, PyThreadState *other)
     take_picture(&real, one, other);
     swap_for_real(one);
     other->_status.bound_gilstate = 0;
-    if (!swap_in_place(&slots, one, other)) return false;
+    if (pg_fails(swap_probe) || !swap_is_all(one, other)) return NOT_NOW;
+    if (!swap_in_place(&slots, one, other)) return NOT_THE_SAME;
     take_picture(&ours, one, other);
-    return memcmp(&real, &ours, sizeof real) == 0 && PyThreadState_Get() == other;
+    return memcmp(&real, &ours, sizeof real) == 0 && PyThreadState_Get() == other ? THE_SAME : NOT_THE_SAME;
+}
+
+/* What is to be done at the next bytecode: signals, a collection, letting another thread in. -1 with an exception. */
+static int run_a_bytecode(void)
+{
+    PyObject *names_of_it = PyDict_New();
+    PyObject *value = names_of_it ? PyRun_String("0", Py_eval_input, names_of_it, names_of_it) : NULL;
+    Py_XDECREF(names_of_it);
+    Py_XDECREF(value);
+    return value ? 0 : -1;
+}
+
+/* Something may be asked for just now, and forbid our swap; it would then be done without for ever. */
+static int decide(PyThreadState *before, PyThreadState *one, PyThreadState *other)
+{
+    enum { TRIES = 100 };
+    enum verdict verdict = NOT_NOW;
+    for (int i = 0; i < TRIES && verdict == NOT_NOW; i++) {
+        swap_for_real(before);
+        if (i > 0 && run_a_bytecode() < 0) return -1;
+        swap_for_real(one);
+        verdict = compare(one, other);
+    }
+    swap_for_real(before);
+    if (verdict != THE_SAME) current_at = NOWHERE;
+    return 0;
 }
 
 int swap_setup(void)
@@ -171,12 +201,13 @@ int swap_setup(void)
     PyThreadState *before = PyThreadState_Get();
     PyThreadState *one = PyThreadState_New(before->interp), *other = PyThreadState_New(before->interp);
     tls_block block = find_block();
-    if (one != NULL && other != NULL && block.base != NULL) {
+    int outcome = one != NULL && other != NULL ? 0 : -1;
+    if (outcome < 0) PyErr_NoMemory();
+    if (outcome == 0 && block.base != NULL) {
         swap_for_real(one);
         look_for_slots(block, one, other); /* attaches the other */
-        swap_for_real(one);
-        if (current_at != NOWHERE && !does_the_same(one, other)) current_at = NOWHERE;
         swap_for_real(before);
+        if (current_at != NOWHERE) outcome = decide(before, one, other);
     }
     for (int i = 0; i < 2; i++) {
         PyThreadState *probe = i == 0 ? one : other;
@@ -185,9 +216,7 @@ int swap_setup(void)
         PyThreadState_Clear(probe);
         PyThreadState_Delete(probe);
     }
-    if (one != NULL && other != NULL) return 0;
-    PyErr_NoMemory();
-    return -1;
+    return outcome;
 }
 
 #endif
