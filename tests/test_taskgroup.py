@@ -279,8 +279,8 @@ def test_nested_groups_fail_outwards(workers: int) -> None:
 
     def outer() -> None:
         with pygo.TaskGroup() as tg:
-            tg.spawn(forever, trace, "sibling")
-            wait_until(lambda: pygo.runtime.stats().parked >= 1)
+            sibling = tg.spawn(forever, trace, "sibling")
+            wait_until(lambda: sibling.state == "waiting")
             tg.spawn(inner)
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -294,14 +294,16 @@ def test_nested_groups_fail_outwards(workers: int) -> None:
 def test_cancelling_an_outer_group_reaches_the_innermost() -> None:
     trace: list[str] = []
 
+    tasks: list[pygo.Task[Any]] = []
+
     def middle() -> None:
         with pygo.TaskGroup() as tg:
-            tg.spawn(forever, trace, "inner")
+            tasks.append(tg.spawn(forever, trace, "inner"))
 
     def body() -> None:
         with pygo.TaskGroup() as tg:
             tg.spawn(middle)
-            wait_until(lambda: pygo.runtime.stats().parked >= 2)
+            wait_until(lambda: [task.state for task in tasks] == ["waiting"])
             tg.cancel()
 
     in_task(body)
