@@ -282,6 +282,15 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "late_thread_taken_for_a_blocked_one",
+        "sched/monitor.c",
+        " || pg_os_thread_wants_cpu(worker->os_id)",
+        "",
+        "test_sched",
+        "with_a_seed_only_a_thread_that_sleeps_is_in_a_blocking_call",
+        "test_sched.c:",
+    ),
+    Mutation(
         "spilled_task_dropped",
         "objects/runq.c",
         "pg_inject_push_all(overflow, batch, HALF + 1);",

@@ -228,8 +228,8 @@ import signal, sys, time
 import pygo
 pygo.runtime.dump_on(signal.SIGQUIT)
 ch = pygo.Channel()
-pygo.Task(ch.recv, name="parked one")
-while not ch.waiting_receivers:
+task = pygo.Task(ch.recv, name="parked one")
+while task.state != "waiting":
     time.sleep(0.001)
 pygo.after(3600)
 print("ready")

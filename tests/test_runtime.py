@@ -392,7 +392,7 @@ class TestBlockingTasks:
             """
             import os, time, pygo
             pygo.runtime.set_workers(2)
-            for _ in range(5):
+            for _ in range(2):
                 tasks = [pygo.spawn(time.sleep, 0.05) for _ in range(200)]
                 for task in tasks:
                     task.join()
@@ -401,7 +401,8 @@ class TestBlockingTasks:
             while pygo.runtime.stats().threads > 64 and time.monotonic() < deadline:
                 time.sleep(0.05)
             print(peak, pygo.runtime.stats().threads)
-            """
+            """,
+            timeout=3 * HANG,
         ).ok()
         assert int(program.out.split()[1]) <= 64
 

@@ -239,19 +239,34 @@ void pg_os_yield(void) { sched_yield(); }
 
 unsigned long pg_os_thread_id(void) { return (unsigned long)syscall(SYS_gettid); }
 
+/* What such a file of /proc says behind the command, which may hold anything: from the closing parenthesis on, or NULL. */
+static const char *read_stat(const char *path, char *text, size_t room)
+{
+    int saved = errno, file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 || pg_fails(thread_count) ? -1 : read(file, text, room - 1);
+    if (file >= 0) (void)close(file);
+    errno = saved;
+    if (length <= 0) return NULL;
+    text[length] = '\0';
+    return strrchr(text, ')');
+}
+
 int pg_os_thread_count(void)
 {
     enum { AFTER_COMMAND = 18 }; /* fields between the command's closing parenthesis and num_threads, see proc(5) */
     char text[1024];
-    int saved = errno, file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC), count = -1;
-    ssize_t length = file < 0 || pg_fails(thread_count) ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0) (void)close(file);
-    errno = saved;
-    if (length <= 0) return -1;
-    text[length] = '\0';
-    const char *at = strrchr(text, ')'); /* the command itself may hold anything */
+    int count = -1;
+    const char *at = read_stat("/proc/self/stat", text, sizeof text);
     for (int field = 0; at != NULL && field < AFTER_COMMAND; field++) at = strchr(at + 1, ' ');
     return at != NULL && sscanf(at, "%d", &count) == 1 ? count : -1;
+}
+
+bool pg_os_thread_wants_cpu(unsigned long id)
+{
+    char path[64], text[1024];
+    (void)snprintf(path, sizeof path, "/proc/self/task/%lu/stat", id);
+    const char *at = read_stat(path, text, sizeof text);
+    return at != NULL && at[1] == ' ' && at[2] == 'R';
 }
 
 bool pg_os_is_main_thread(void) { return pg_os_thread_id() == (unsigned long)getpid(); }

@@ -49,6 +49,8 @@ int pg_os_thread_start(void (*body)(void *), void *argument, const char *name);
 void pg_os_yield(void);
 /* How many threads this process has; -1 where the system does not say. */
 int pg_os_thread_count(void);
+/* Whether a thread of this process has a CPU or waits for one; false where the system does not say. */
+bool pg_os_thread_wants_cpu(unsigned long id);
 /* The kernel's id of the calling thread, and whether it is the process's first. */
 unsigned long pg_os_thread_id(void);
 bool pg_os_is_main_thread(void);

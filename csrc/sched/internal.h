@@ -97,7 +97,7 @@ struct pg_worker {
 
     /* monitor only */
     uint32_t seen_tick, seen_outside;
-    pg_nanos seen_since;
+    pg_nanos seen_since, outside_since; /* when each of them began */
     uint32_t barked_at; /* the tick of the last report */
 
     /* watch.c */

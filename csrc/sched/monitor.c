@@ -27,6 +27,14 @@ typedef struct look {
     bool holders, outside, lost;
 } look;
 
+/* With a seed, a thread that did not get its CPU for a while is not to change the order of tasks: one that was woken to take
+ * the interpreter back, which nobody has by now, looks like one in a blocking call until it runs. */
+static bool may_only_be_late(const pg_worker *worker, pg_nanos now)
+{
+    if (PG_LIKELY(!pg_is_seeded())) return false;
+    return now - worker->outside_since < WAITING_TOO_LONG || pg_os_thread_wants_cpu(worker->os_id);
+}
+
 static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
@@ -43,11 +51,12 @@ static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
         /* While another thread is inside, ours may only be waiting to come back, and so would its successor. */
         if (hooks->is_busy() && now - worker->seen_since < WAITING_TOO_LONG) return;
         seen->outside = true;
-        if (++worker->seen_outside >= LOOKS_OUTSIDE) pg_take_permit_away(worker);
+        if (worker->seen_outside++ == 0) worker->outside_since = now;
+        if (worker->seen_outside >= LOOKS_OUTSIDE && !may_only_be_late(worker, now)) pg_take_permit_away(worker);
         return;
     }
     worker->seen_outside = 0;
-    /* With a seed, a thread that did not get its CPU for a while is not to change the order of tasks. */
+    /* Likewise. */
     if (now - worker->seen_since < (pg_is_seeded() ? COMPUTING_TOO_LONG_SEEDED : COMPUTING_TOO_LONG)) return;
     if (pg_work_visible() || pg_load_relaxed(&pg_the_sched.turns) > 0) pg_take_permit_away(worker);
 }

@@ -509,7 +509,11 @@ static bool look_at(pg_fiber *fiber)
     if (pg_load_acquire(&are_stopped)) pg_store_relaxed(&look_came_late, true);
     return fiber == NULL;
 }
-static const pg_hooks with_looks = {.must_stay = stays_nowhere, .may_have_to_stay = look_at};
+static atomic_bool are_outside; /* all that run, as the monitor sees it */
+static bool look_outside(pg_fiber *fiber) { return fiber != NULL && pg_load_acquire(&are_outside); }
+static bool nobody_inside(void) { return false; }
+static const pg_hooks with_looks = {
+    .must_stay = stays_nowhere, .may_have_to_stay = look_at, .is_outside = look_outside, .is_busy = nobody_inside};
 
 static void wait_to_go_on(void *argument)
 {
@@ -685,6 +689,48 @@ static void wait_for_many_stacks(void)
     CHECK(stats.fibers < 2000);
 }
 
+/* ---- a thread that gets no CPU, with a seed ---- */
+
+static uint64_t handoffs(void) { return pg_load_relaxed(&pg_the_sched.handoffs); }
+
+static void seeded_body(void *unused)
+{
+    uint64_t before = handoffs();
+    pg_nanos until = pg_deadline_after(PG_SECOND / 10);
+    (void)unused;
+    pg_store_release(&are_outside, true);
+    while (pg_now() < until) pg_cpu_relax(); /* wants its CPU all the time */
+    CHECK_EQ(handoffs(), before);
+    until = pg_deadline_after(HANG);
+    while (handoffs() == before && pg_now() < until) pg_nanosleep(PG_SECOND / 200);
+    CHECK(handoffs() != before);
+    pg_store_release(&are_outside, false);
+}
+
+static void usual_body(void *unused)
+{
+    uint64_t before = handoffs();
+    pg_nanos until = pg_deadline_after(HANG);
+    (void)unused;
+    pg_store_release(&are_outside, true);
+    while (handoffs() == before && pg_now() < until) pg_cpu_relax();
+    CHECK(handoffs() != before);
+    pg_store_release(&are_outside, false);
+}
+
+static void with_a_seed_only_a_thread_that_sleeps_is_in_a_blocking_call(void)
+{
+    if (CHECK_EMULATED) SKIP("the emulator's threads want the CPU at other times");
+    pg_sched_set_seed(true, 1);
+    done = new_latch(1);
+    go(done, seeded_body, NULL);
+    finish(done);
+    pg_sched_set_seed(false, 0);
+    done = new_latch(1);
+    go(done, usual_body, NULL);
+    finish(done);
+}
+
 static void tasks_without_a_stack_wait_for_one(void)
 {
     if (CHECK_SANITIZED) SKIP("an address-space limit stops the sanitizer itself");
@@ -712,6 +758,7 @@ int main(void)
     RUN_WITH_WORKERS(threads_sleep_too_and_passed_deadlines_return_at_once);
     RUN_WITH_WORKERS(an_earlier_timer_shortens_everybodys_sleep);
     RUN_WITH_WORKERS(foreign_threads_wait_for_tasks_and_end_at_once);
+    RUN_WITH_WORKERS(with_a_seed_only_a_thread_that_sleeps_is_in_a_blocking_call);
     RUN_WITH_WORKERS(pinned_tasks_keep_their_thread_and_others_go_on);
     RUN_WITH_WORKERS(workers_change_under_load);
     RUN_WITH_WORKERS(stopping_holds_every_task_until_resumed);
