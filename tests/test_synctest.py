@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import HANG, in_task, in_thread, run_program, scaled
+from helpers import HANG, in_task, in_thread, run_program, scaled, wait_until
 
 import pygo
 from pygo import context, sync, testing
@@ -1266,6 +1266,7 @@ class TestTheCall:
             pygo.sleep(2)
 
         bubble(main)
+        wait_until(lambda: reports.tasks)  # reported when its task goes, a moment after its end
         ((_, text),) = reports.take()
         assert "in a child" in text
 
