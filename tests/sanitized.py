@@ -185,7 +185,8 @@ LEFT_OUT = {
     "cpython_suite": "runs for hours there",
     "docs": "uses no extension",
     "edges": "forks while other threads allocate: the sanitizer's locks stay taken in the child, up to GCC 13",
-    "fork": "likewise",
+    "failpoints": "builds its own, and counts the blocks of Python's own allocator, which is off here",
+    "fork": "forks, as edges",
     "memory": "about resident memory, of which the sanitizer keeps what is freed",
     "model": "builds its own",
     "packaging": "builds its own",
@@ -200,6 +201,7 @@ DESELECTED = {
     "tests/test_go_chan_programs.py::test_selects_whose_other_case_never_happens_take_no_memory": "resident memory",
     "tests/test_leaks.py::test_free_lists_of_asyncio_are_left_alone": "needs a limit",
     "tests/test_scenarios.py::test_errno_matrix": "preloads a library of its own",
+    "tests/test_scenarios.py::test_fork_at_any_moment": "forks, as edges",
     "tests/test_watchdog.py::test_each_stay_is_reported_and_progress_is_not": "counts reports in a time",
 }
 

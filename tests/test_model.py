@@ -38,7 +38,8 @@ OF_THE_EXPLORER = ("litmus", "fuzz")
 @pytest.mark.timeout(3600 if LONG_TESTS else 120)
 def test_every_execution_passes(builder: Builder, name: str) -> None:
     limit = LONG if LONG_TESTS else SHORT
-    result = run(builder.program(name), "--limit", str(limit), timeout=3500.0 if LONG_TESTS else 100.0)
+    bound = () if LONG_TESTS else ("--preemptions", "1")  # where there is a bound: complete
+    result = run(builder.program(name), "--limit", str(limit), *bound, timeout=3500.0 if LONG_TESTS else 100.0)
     assert result.code == 0, result.output
     print(result.output)
     found = re.findall(
@@ -403,10 +404,10 @@ def test_planted_bug_is_found(builder: Builder, planted: Planted) -> None:
 
 def test_sample_of_weaker_orders_and_missing_steps_is_noticed() -> None:
     """All of them: python tests/model/sweep.py."""
-    command = [sys.executable, str(HERE / "sweep.py"), "--limit", "1000", "--sample", "4/26"]
+    command = [sys.executable, str(HERE / "sweep.py"), "--limit", "1000", "--sample", "75/84"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^5 mutants, 2 killed", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^4 mutants, 2 killed", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_every_program_has_planted_bugs() -> None:

@@ -506,8 +506,8 @@ void pg_fatal_at(const char *function, const char *format, ...)
 
 /* ---- the program: [--unreduced] [--limit EXECUTIONS] [--preemptions N] [SCENARIO [CHOICES]] ---- */
 
-/* Of bounded scenarios: a smaller world than that of the table, explored to its end, shows more than the edge of a large
- * one. */
+/* Of bounded scenarios: a smaller world than that of the table, explored to its end, shows more than the edge of a
+ * large one. */
 static mc_scenario *with_at_most(const mc_scenario *from, int preemptions)
 {
     static mc_scenario copy;

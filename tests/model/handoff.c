@@ -1,7 +1,7 @@
-/* Model: workers and what they hand to each other, with all of sched.c, worker.c, park.c and fiber.c. Tasks run on fibers of
- * their own, by the real switch, and go on where they were on whichever worker resumes them: pinned ones on their own, which
- * asks for the permit; those that a blocked worker left behind on others; ordinary threads wait for tasks and, where there is
- * an interpreter, for their turn.
+/* Model: workers and what they hand to each other, with all of sched.c, worker.c, park.c and fiber.c. Tasks run on
+ * fibers of their own, by the real switch, and go on where they were on whichever worker resumes them: pinned ones on
+ * their own, which asks for the permit; those that a blocked worker left behind on others; ordinary threads wait for
+ * tasks and, where there is an interpreter, for their turn.
  *
  * In the end everybody sleeps. Then every task has ended, all permits are free, nothing is queued anywhere.
  */
@@ -19,7 +19,7 @@ enum { TASKS = 3, STACKS = 4, STACK_BYTES = 32 * 1024 };
 typedef struct job {
     pg_task task;
     void (*body)(struct job *job);
-    bool spawned, ended;
+    bool spawned, by_timer, ended;
 } job;
 
 static job jobs[TASKS];
@@ -104,11 +104,19 @@ static bool is_busy(void) { return !mc_token_is_there(&interpreter); }
 
 /* ---- set-up and end ---- */
 
+static _Atomic(pg_worker *) kept_for_pinned; /* nothing may start there */
+
 static void run_job(pg_task *task)
 {
     job *it = pg_container_of(task, job, task);
-    MC_CHECK(!it->ended);
+    pg_worker *worker = pg_worker_of_thread();
+    MC_CHECK(!it->ended && task->fiber->pinned == NULL && task->fiber->pin_depth == 0);
+    MC_CHECK(pg_load_relaxed(&worker->watched) == task->fiber && pg_load_relaxed(&kept_for_pinned) != worker);
+    pg_lock_acquire(&pg_the_sched.lock);
+    MC_CHECK(worker->permit || pg_load_relaxed(&worker->attention) != 0); /* P1 */
+    pg_lock_release(&pg_the_sched.lock);
     it->body(it);
+    MC_CHECK(task->fiber->pin_depth > 0 || task->fiber->pinned == NULL);
     it->ended = true;
 }
 
@@ -121,6 +129,7 @@ static void setup(const pg_hooks *hooks, int workers, bool exclusive)
     memset(in_use, 0, sizeof in_use);
     memset(waiting, 0, sizeof waiting);
     for (int i = 0; i < 2; i++) pg_store_relaxed(&done[i], PG_WAIT_OPEN);
+    pg_store_relaxed(&kept_for_pinned, NULL);
     MC_CHECK(pg_sched_init(hooks, workers, exclusive) == PG_OK);
     for (int i = 0; i < TASKS; i++) {
         pg_task_init(&jobs[i].task, run_job);
@@ -144,8 +153,9 @@ static void check_workers(void)
         MC_CHECK(pg_load_relaxed(&worker->inbox.count) == 0 && pg_load_relaxed(&worker->attention) == 0);
         if (!worker->alive) continue;
         alive++;
-        MC_CHECK(worker->sleep == IDLE || worker->sleep == LOCKED_IDLE);
-        if (worker->sleep == IDLE) idle_workers++;
+        MC_CHECK(worker->sleep == IDLE && worker->current == NULL && pg_load_relaxed(&worker->watched) == NULL);
+        MC_CHECK(worker->pinned_task == NULL && !worker->closing);
+        idle_workers++;
     }
     MC_CHECK(pg_load_relaxed(&sched->thread_count) == alive);
     int listed = 0;
@@ -154,20 +164,21 @@ static void check_workers(void)
     MC_CHECK(pg_load_relaxed(&sched->permits_free) == sched->permits);
     MC_CHECK(pg_load_relaxed(&sched->searching) == 0 && pg_load_relaxed(&sched->turns) == 0);
     MC_CHECK(pg_load_relaxed(&sched->inject.count) == 0 && sched->timers.count == 0);
+    MC_CHECK(pg_load_relaxed(&sched->fiber_count) == pg_load_relaxed(&sched->free_count));
 }
 
 static void check(void)
 {
     uint64_t spawned = pg_load_relaxed(&pg_the_sched.foreign_spawned), finished = 0, jobs_spawned = 0;
     for (int i = 0; i < TASKS; i++) {
-        MC_CHECK(jobs[i].ended == jobs[i].spawned);
+        MC_CHECK(jobs[i].ended == (jobs[i].spawned || jobs[i].by_timer));
         jobs_spawned += jobs[i].spawned;
     }
     for (int i = 0; i < pg_load_relaxed(&pg_the_sched.table_length); i++) {
         spawned += pg_load_relaxed(&pg_the_sched.table[i]->spawned);
         finished += pg_load_relaxed(&pg_the_sched.table[i]->finished);
     }
-    MC_CHECK(spawned == jobs_spawned && finished == jobs_spawned);
+    MC_CHECK(spawned == jobs_spawned && finished >= jobs_spawned);
     check_workers();
 }
 
@@ -178,7 +189,7 @@ static void spawn(int number, void (*body)(job *))
     pg_sched_spawn(&jobs[number].task);
 }
 
-/* ---- what tasks do to each other: one waits for done[number], another ends that wait; V1 to V3 of objects/task.h ---- */
+/* ---- what tasks do to each other: one waits for done[number], another ends that wait; V1 to V3 ---- */
 
 static void wait_for(int number)
 {
@@ -189,7 +200,8 @@ static void wait_for(int number)
     MC_CHECK(pg_sched_park_until(self, &done[number], PG_FOREVER) == PG_OK);
 }
 
-static void end_wait(int number)
+/* Whether the other has to be sent off: it was waiting. */
+static bool end_wait(int number)
 {
     pg_lock_acquire(&waits_lock);
     pg_task *task = waiting[number];
@@ -198,6 +210,7 @@ static void end_wait(int number)
     pg_store_release(&done[number], PG_WAIT_ENDED); /* who has seen that may be gone */
     pg_lock_release(&waits_lock);
     if (won) pg_sched_enqueue(task);
+    return won;
 }
 
 /* A call that blocks, and what ends it; neither is known to the scheduler. */
@@ -289,7 +302,7 @@ static void spawner_of_wake_and_block(void)
     spawn(0, wait_and_unblock);
     spawn(1, wake_and_block);
 }
-/* As monitor.c does. At any moment: by mistake, too. Once a worker has lost its permit, its queue is looked at again. */
+/* As monitor.c does. Once a worker has lost its permit, its queue is looked at again. */
 static void monitor_of_blocked(void)
 {
     mc_name("monitor");
@@ -308,6 +321,97 @@ static void monitor_in_a_hurry(void)
         if (pg_worker_flush(pg_load_acquire(&pg_the_sched.table[i])) > 0) pg_wake_if_free();
 }
 
+/* Only as it happens to come: nobody looks again. */
+static void monitor_at_any_moment(void)
+{
+    mc_name("monitor");
+    pg_worker *worker = pg_load_acquire(&pg_the_sched.table[0]);
+    if (worker != NULL) pg_take_permit_away(worker);
+}
+/* A task made ready for the next one pushes that into the queue, where others see it. */
+static void wait_1(job *it)
+{
+    (void)it;
+    wait_for(1);
+}
+static void wait_1_and_unblock(job *it)
+{
+    (void)it;
+    wait_for(1);
+    unblock(it);
+}
+static void wake_two_and_block(job *it)
+{
+    end_wait(0);
+    end_wait(1);
+    block(it);
+}
+static void spawner_of_wake_two_and_block(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_0);
+    spawn(1, wait_1_and_unblock);
+    spawn(2, wake_two_and_block);
+}
+static void bump_and_block(job *it)
+{
+    bool first = end_wait(0), second = end_wait(1);
+    if (first && second) block(it); /* else the one that unblocks us may be next here: the monitor would have to help */
+}
+static void spawner_of_bump_and_block(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_and_unblock);
+    spawn(1, wait_1);
+    spawn(2, bump_and_block);
+}
+/* After so many turns in a row the next task goes behind the others. */
+static void wake_two_after_a_streak(job *it)
+{
+    (void)it;
+    end_wait(0);
+    end_wait(1);
+    pg_worker_of_thread()->next_streak = PG_NEXT_STREAK;
+}
+static void spawner_of_streak(void)
+{
+    mc_name("spawner");
+    spawn(0, wait_0);
+    spawn(1, wait_1);
+    spawn(2, wake_two_after_a_streak);
+}
+/* Its timer is to ring although its worker blocks, and the timer is all there is. */
+static pg_timer timer;
+static pg_task *ring(pg_timer *rung)
+{
+    (void)rung;
+    return &jobs[1].task;
+}
+static pg_task *ring_0(pg_timer *rung)
+{
+    (void)rung;
+    return &jobs[0].task;
+}
+static void start_timer_and_block(job *it)
+{
+    timer = (pg_timer){.fire = ring};
+    jobs[1].body = unblock;
+    jobs[1].by_timer = true;
+    MC_CHECK(pg_sched_timer_start(&timer, pg_now() + 1000) == PG_OK);
+    block(it);
+}
+static void spawner_of_timer(void)
+{
+    mc_name("spawner");
+    spawn(0, start_timer_and_block);
+}
+static void spawner_of_two_that_meet(void)
+{
+    mc_name("spawner");
+    spawn(0, block);
+    spawn(1, unblock);
+}
+
 /* ---- pinned tasks ---- */
 
 static void pinned_wait_0(job *it)
@@ -315,8 +419,10 @@ static void pinned_wait_0(job *it)
     (void)it;
     MC_CHECK(pg_sched_pin() == PG_OK);
     pg_worker *before = pg_worker_of_thread();
+    pg_store_relaxed(&kept_for_pinned, before);
     wait_for(0);
     MC_CHECK(pg_worker_of_thread() == before);
+    pg_store_relaxed(&kept_for_pinned, NULL);
     MC_CHECK(pg_sched_unpin() == PG_OK);
 }
 static void spawner_of_pinned(void)
@@ -365,7 +471,7 @@ static void pin_and_yield(job *it)
     pg_worker *before = pg_worker_of_thread();
     spawn(1, nothing);
     pg_sched_yield();
-    MC_CHECK(pg_worker_of_thread() == before);
+    MC_CHECK(pg_worker_of_thread() == before && jobs[1].ended);
     MC_CHECK(pg_sched_unpin() == PG_OK);
 }
 static void spawner_of_pin_and_yield(void)
@@ -391,11 +497,72 @@ static void yield_once(job *it)
     (void)it;
     pg_sched_yield();
 }
+/* The second is started on the fiber of the first. */
+static void spawner_of_one_after_another(void)
+{
+    mc_name("spawner");
+    spawn(0, nothing);
+    spawn(1, wait_0);
+}
 static void spawner_of_yields(void)
 {
     mc_name("spawner");
     spawn(0, yield_once);
     spawn(1, yield_once);
+}
+
+/* It waits for the permit of a worker that blocks. */
+static void pinned_wait_and_unblock(job *it)
+{
+    pinned_wait_0(it);
+    unblock(it);
+}
+static void spawner_of_heir(void)
+{
+    mc_name("spawner");
+    spawn(0, pinned_wait_and_unblock);
+    spawn(1, wake_and_block);
+}
+/* While it waits for a permit, a worker that has had its turn goes to rest. What was to be next there is for others. */
+static void wake_both_and_make_way(job *it)
+{
+    (void)it;
+    end_wait(0);
+    end_wait(1);
+    pg_worker *worker = pg_worker_of_thread();
+    worker->turn_polls = PG_TURN_POLLS - 1;
+    pg_store_relaxed(&worker->tick, PG_POLL_TICKS - 1);
+    pg_sched_yield();
+}
+static void spawner_of_making_way(void)
+{
+    mc_name("spawner");
+    spawn(0, pinned_wait_0);
+    spawn(1, wait_1);
+    spawn(2, wake_both_and_make_way);
+}
+/* Not pinned, but it has to stay where it was: below C code. Whoever finds it sends it there. */
+static bool has_to_stay(pg_fiber *fiber) { return fiber->task == &jobs[0].task; }
+static bool may_have_to_stay(pg_fiber *fiber) { return pg_peek(&fiber->task) == &jobs[0].task; }
+static const pg_hooks staying = {.must_stay = has_to_stay, .may_have_to_stay = may_have_to_stay};
+static void setup_staying(void) { setup(&staying, 2, false); }
+static void stay_and_wait(job *it)
+{
+    (void)it;
+    pg_worker *before = pg_worker_of_thread();
+    wait_for(0);
+    MC_CHECK(pg_worker_of_thread() == before);
+}
+static void spawner_of_staying(void)
+{
+    mc_name("spawner");
+    spawn(0, stay_and_wait);
+    spawn(1, end_0);
+}
+static void spawner_of_one_staying(void)
+{
+    mc_name("spawner");
+    spawn(0, stay_and_wait);
 }
 
 /* ---- threads end: with the task they belong to, or because there are to be fewer ---- */
@@ -416,6 +583,35 @@ static void check_bound(void)
     check();
     MC_CHECK(!pg_the_sched.table[0]->alive || !pg_the_sched.table[1]->alive);
 }
+/* Another thread may take its record over. */
+static void bind_and_end_0(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_bind() == PG_OK);
+    end_wait(0);
+}
+static void pin_to_the_end(job *it)
+{
+    (void)it;
+    MC_CHECK(pg_sched_pin() == PG_OK);
+    end_wait(0);
+}
+static void thread_after_bound(void)
+{
+    mc_name("thread");
+    spawn(0, bind_and_end_0);
+    wait_for(0);
+    spawn(1, nothing);
+    mc_thread_exits();
+}
+static void thread_after_pinned(void)
+{
+    mc_name("thread");
+    spawn(0, pin_to_the_end);
+    wait_for(0);
+    spawn(1, nothing);
+    mc_thread_exits();
+}
 static void fewer(void)
 {
     mc_name("spawner");
@@ -426,7 +622,7 @@ static void fewer(void)
 static void check_fewer(void)
 {
     check();
-    MC_CHECK(pg_the_sched.permits == 1 && idle_workers >= 1);
+    MC_CHECK(pg_the_sched.permits == 1 && pg_sched_workers() == 1 && idle_workers >= 1);
 }
 static void more(void)
 {
@@ -443,6 +639,11 @@ static void setup_short(void)
 {
     setup_two();
     mc_set_short_of_threads();
+}
+static void setup_short_of_memory(void)
+{
+    setup_two();
+    mc_set_short_of_memory();
 }
 static void spawner_of_nothing(void)
 {
@@ -472,6 +673,20 @@ static void thread_that_waits(void)
     mc_name("thread");
     spawn(0, end_0);
     wait_for(0);
+    mc_thread_exits();
+}
+
+static char first_is_gone;
+static void thread_that_goes(void)
+{
+    thread_that_waits();
+    mc_token_put(&first_is_gone);
+}
+static void thread_that_comes_later(void)
+{
+    mc_name("later");
+    mc_token_take(&first_is_gone);
+    MC_CHECK(pg_sched_self() != NULL);
     mc_thread_exits();
 }
 
@@ -507,16 +722,128 @@ static void thread_that_comes_back(void)
     mc_thread_exits();
 }
 
+/* ---- one worker that has a task as its next, or a timer to start, against who takes its permit, alone ---- */
+
+static pg_worker alone;
+static pg_fiber on_alone;
+static int payload[2];
+
+static void setup_alone(bool exclusive)
+{
+    setup(NULL, 1, exclusive);
+    memset(&alone, 0, sizeof alone);
+    memset(&on_alone, 0, sizeof on_alone);
+    alone.thread.worker = &alone;
+    alone.current = &on_alone;
+    pg_runq_init(&alone.queue);
+    pg_inject_init(&alone.inbox);
+    pg_list_init(&alone.link);
+    alone.alive = alone.permit = true;
+    alone.sleep = AWAKE;
+    pg_store_relaxed(&pg_the_sched.table[0], &alone);
+    pg_store_relaxed(&pg_the_sched.table_length, 1);
+    pg_store_relaxed(&pg_the_sched.thread_count, 1);
+    pg_store_relaxed(&pg_the_sched.permits_free, 0);
+    payload[0] = payload[1] = 0;
+}
+static void setup_alone_exclusive(void) { setup_alone(true); }
+static void setup_alone_of_many(void) { setup_alone(false); }
+
+static void make_two_next(void)
+{
+    mc_name("worker");
+    *mc_slot() = &alone.thread;
+    for (int i = 0; i < 2; i++) {
+        payload[i] = 1;
+        pg_sched_enqueue(&jobs[i].task);
+    }
+}
+/* What it gets it also sees. */
+static void flush(void)
+{
+    mc_name("monitor");
+    pg_task *task;
+    pg_worker_flush(&alone);
+    while (pg_inject_pop(&pg_the_sched.inject, &task, 1) > 0) MC_CHECK(payload[task == &jobs[1].task]++ == 1);
+}
+static void check_alone(void)
+{
+    int left = pg_runq_length(&alone.queue) + (alone.run_next != NULL);
+    MC_CHECK(left + (payload[0] - 1) + (payload[1] - 1) + (int)pg_load_relaxed(&pg_the_sched.inject.count) == 2);
+}
+
+static void make_one_next(void)
+{
+    mc_name("worker");
+    *mc_slot() = &alone.thread;
+    jobs[0].spawned = true;
+    pg_sched_enqueue(&jobs[0].task);
+}
+/* Into its own queue, while the other worker goes to rest. */
+static void setup_beside(void)
+{
+    setup_alone(false);
+    pg_the_sched.permits = 2;
+    pg_store_relaxed(&pg_the_sched.limit, 2);
+    pg_store_relaxed(&pg_the_sched.permits_free, 1);
+}
+static void push(void)
+{
+    mc_name("worker");
+    *mc_slot() = &alone.thread;
+    spawn(0, nothing);
+}
+static void spawner_of_another(void)
+{
+    mc_name("spawner");
+    spawn(1, nothing);
+}
+static void check_beside(void)
+{
+    MC_CHECK(jobs[0].ended && jobs[1].ended);
+    MC_CHECK(pg_load_relaxed(&pg_the_sched.permits_free) == 1 && pg_load_relaxed(&pg_the_sched.searching) == 0);
+}
+static void start_timer(void)
+{
+    mc_name("worker");
+    *mc_slot() = &alone.thread;
+    jobs[0].by_timer = true;
+    timer = (pg_timer){.fire = ring_0};
+    MC_CHECK(pg_sched_timer_start(&timer, pg_now() + 1000) == PG_OK);
+}
+static void take_from_alone(void)
+{
+    mc_name("monitor");
+    pg_take_permit_away(&alone);
+}
+static void check_ended(void)
+{
+    MC_CHECK(jobs[0].ended && alone.run_next == NULL && !alone.permit);
+    MC_CHECK(pg_load_relaxed(&pg_the_sched.permits_free) == 1 && pg_load_relaxed(&pg_the_sched.searching) == 0);
+}
+
 #define BOUNDS .rests = true, .preemptions = 2, .stale = 1
 const mc_scenario mc_scenarios[] = {
     {"park_and_wake", setup_two, {spawner}, check, BOUNDS},
     {"park_and_wake_by_a_thread", setup_one, {spawner_of_one, waker}, check, BOUNDS},
     {"ping_pong", setup_two, {spawner_of_ping_pong}, check, BOUNDS},
     {"ping_pong_of_one", setup_one, {spawner_of_ping_pong}, check, BOUNDS},
+    {"on_the_fiber_of_another", setup_one, {spawner_of_one_after_another, waker}, check, BOUNDS},
     {"yields", setup_two, {spawner_of_yields}, check, BOUNDS},
     {"next_of_a_blocked_worker", setup_one, {spawner_of_wake_and_block, monitor_of_blocked}, check, BOUNDS},
-    {"next_of_a_worker_that_loses_its_permit", setup_one_of_many, {spawner_of_wake_and_block, monitor_in_a_hurry}, check,
-     BOUNDS},
+    {"next_of_a_worker_that_loses_its_permit", setup_one_of_many, {spawner_of_wake_and_block, monitor_in_a_hurry},
+     check, BOUNDS},
+    {"next_of_a_worker_that_loses_its_permit_and_goes_on", setup_one, {spawner, monitor_at_any_moment}, check, BOUNDS},
+    {"made_next_against_flush", setup_alone_exclusive, {make_two_next, flush}, check_alone},
+    {"made_next_against_loss", setup_alone_of_many, {make_one_next, take_from_alone}, check_ended,
+     .rests = true, .preemptions = 2, .stale = 2},
+    {"push_against_rest", setup_beside, {push, spawner_of_another}, check_beside, BOUNDS},
+    {"timer_against_loss", setup_alone_of_many, {start_timer, take_from_alone}, check_ended, BOUNDS},
+    {"two_made_next", setup_one_of_many, {spawner_of_wake_two_and_block, monitor_in_a_hurry}, check, BOUNDS},
+    {"bumped", setup_two, {spawner_of_bump_and_block}, check, BOUNDS},
+    {"streak", setup_one, {spawner_of_streak}, check, BOUNDS},
+    {"timer_of_a_blocked_worker", setup_one, {spawner_of_timer, monitor_of_blocked}, check, BOUNDS},
+    {"two_that_meet", setup_two, {spawner_of_two_that_meet}, check, BOUNDS},
     {"pinned", setup_one, {spawner_of_pinned}, check, BOUNDS},
     {"pinned_woken_by_a_thread", setup_one, {spawner_of_one_pinned, waker}, check, BOUNDS},
     {"pinned_ping_pong", setup_one, {spawner_of_pinned_ping_pong}, check, BOUNDS},
@@ -524,10 +851,18 @@ const mc_scenario mc_scenarios[] = {
     {"queue_of_a_worker_that_is_pinned", setup_two, {spawner_of_spawn_and_pin}, check, BOUNDS},
     {"pinned_yields", setup_one, {spawner_of_pin_and_yield}, check, BOUNDS},
     {"pinned_sleeper", setup_one, {spawner_of_pinned_sleeper}, check, BOUNDS},
+    {"heir_of_a_blocked_worker", setup_one, {spawner_of_heir, monitor_of_blocked}, check, BOUNDS},
+    {"making_way", setup_one, {spawner_of_making_way}, check, BOUNDS},
+    {"staying", setup_staying, {spawner_of_staying}, check, BOUNDS},
+    {"staying_woken_by_a_thread", setup_staying, {spawner_of_one_staying, waker}, check, BOUNDS},
+    {"record_of_another", setup_one, {thread_after_bound}, check, BOUNDS},
+    {"fiber_of_another", setup_one, {thread_after_pinned}, check, BOUNDS},
     {"bound", setup_one, {spawner_of_bound}, check_bound, BOUNDS},
     {"fewer", setup_two, {fewer}, check_fewer, BOUNDS},
     {"more", setup_one_of_many, {more}, check, BOUNDS},
     {"short_of_threads", setup_short, {spawner_of_nothing}, check_short, BOUNDS},
+    {"short_of_memory", setup_short_of_memory, {spawner_of_nothing}, check_short, BOUNDS},
+    {"threads_come_and_go", setup_one, {thread_that_goes, thread_that_comes_later}, check, BOUNDS},
     {"thread_waits", setup_one, {thread_that_waits}, check, BOUNDS},
     {"thread_comes_back", setup_interpreter, {thread_that_comes_back}, check, BOUNDS},
     {.name = NULL},

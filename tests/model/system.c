@@ -268,6 +268,7 @@ void *mc_calloc(size_t count, size_t size)
 
 int mc_posix_memalign(void **memory, size_t alignment, size_t size)
 {
+    if (short_of_memory && mc_self() >= 0 && mc_choose(2) == 1) return ENOMEM;
     *memory = mc_aligned_alloc(alignment, size);
     return 0;
 }
