@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit as _atexit
 import os as _os
+import threading as _threading
 from collections.abc import Callable as _Callable
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -148,7 +149,23 @@ _from_environment("PYGO_WORKERS", int, runtime.set_workers, "a number from 1 to 
 _from_environment("PYGO_SEED", int, _extension.set_seed, "an integer")
 _from_environment("PYGO_WATCHDOG", float, runtime.watchdog, "a number of seconds")
 _from_environment("PYGO_SCHEDTRACE", float, _trace, "a number of milliseconds")
+
+
+def _become_main_thread() -> None:
+    """In the child of a fork: its thread is the main one, whatever ``threading`` took it for.
+
+    Releases before 3.11.8 and 3.12.2 leave a foreign thread that it has met what it was, and complain at the exit.
+    """
+    inside: _Any = vars(_threading)
+    main = inside["_main_thread"]
+    if type(main) is inside["_DummyThread"] and getattr(main, "_tstate_lock", main) is None:
+        main.__class__ = inside["_MainThread"]
+        main._name, main._daemonic = "MainThread", False
+        main._set_tstate_lock()
+
+
 if _claim_process():
     _imports.install()
     _atexit.register(_at_exit)
     _os.register_at_fork(after_in_child=_after_fork_in_child)
+    _os.register_at_fork(after_in_child=_become_main_thread)

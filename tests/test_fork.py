@@ -583,3 +583,22 @@ def test_the_table_of_locks_at_a_fork_is_complete() -> None:
     assert locks_left_out({**sources, "sync/new.h": "struct {\n    pg_lock fresh;\n}"}, table) == {
         ("sync/new.h", "fresh")
     }
+
+
+def test_a_child_ends_quietly_although_its_thread_was_taken_for_a_foreign_one() -> None:
+    """As it is by `threading.current_thread()` in a task, and by `to_thread`, which starts threads."""
+    program = run_program(
+        """
+        import os, sys, threading, pygo
+        def body():
+            threading.current_thread()
+            pid = os.fork()
+            if pid == 0:
+                assert threading.current_thread() is threading.main_thread()
+                sys.exit(3)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(pygo.spawn(body).join())
+        """,
+        options=("-W", "ignore"),
+    )
+    assert (program.ok().out, program.err) == ("3\n", "")
