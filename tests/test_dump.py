@@ -231,7 +231,7 @@ ch = pygo.Channel()
 task = pygo.Task(ch.recv, name="parked one")
 while task.state != "waiting":
     time.sleep(0.001)
-pygo.after(3600)
+later = pygo.after(3600)  # so that nobody waits for ever
 print("ready")
 """
 
