@@ -601,4 +601,5 @@ def test_a_child_ends_quietly_although_its_thread_was_taken_for_a_foreign_one() 
         """,
         options=("-W", "ignore"),
     )
-    assert (program.ok().out, program.err) == ("3\n", "")
+    assert program.ok().out == "3\n"
+    assert "AssertionError" not in program.err  # 3.13 before 3.13.3 has a complaint of its own (gh-130522)
