@@ -64,7 +64,7 @@ static void resident_run(pg_task *task)
     free(self);
 }
 
-static void settle_in(void (*body)(void *argument), void *argument)
+static resident *new_resident(void (*body)(void *argument), void *argument)
 {
     resident *self = malloc(sizeof *self);
     CHECK(self != NULL);
@@ -72,8 +72,12 @@ static void settle_in(void (*body)(void *argument), void *argument)
     self->body = body;
     self->argument = argument;
     pg_bubble_adopt(&world.bubble, &self->task);
-    if (world.bubble.root == NULL) world.bubble.root = &self->task;
-    pg_sched_spawn(&self->task);
+    return self;
+}
+
+static void settle_in(void (*body)(void *argument), void *argument)
+{
+    pg_sched_spawn(&new_resident(body, argument)->task);
 }
 
 /* Until its tasks have ended, or wait for each other for ever; returns how many are left. */
@@ -81,7 +85,9 @@ static uint32_t run(void (*body)(void *argument), void *argument)
 {
     pg_bubble_init(&world.bubble, call_steward);
     world.end = new_latch(1);
-    settle_in(body, argument);
+    resident *root = new_resident(body, argument);
+    world.bubble.root = &root->task; /* the only one there is yet */
+    pg_sched_spawn(&root->task);
     finish(world.end);
     return world.bubble.total;
 }
