@@ -245,7 +245,8 @@ static void fifty_refusals_in_a_row_harm_nobody(void) { sweep("%s=after:%ld,time
 static void every_second_time_each_point_refuses(void)
 {
     for (int i = PG_FP_memory + 1; i < PG_FP_linked_to_park; i++) {
-        bool is_of_python = (i >= PG_FP_thread_state && i <= PG_LAST_MEMORY_POINT) || i == PG_FP_thread_count;
+        bool is_of_python = (i >= PG_FP_thread_state && i <= PG_LAST_MEMORY_POINT) || i == PG_FP_thread_count ||
+                            i == PG_FP_swap_probe;
         int outcome = outcome_of(pygo_failpoints_name(i), "%s=every:2,after:%ld", 0);
         if (outcome != REFUSED && !is_of_python) fprintf(stderr, "never met: %s\n", pygo_failpoints_name(i));
         CHECK_EQ(outcome, is_of_python ? PASSED : REFUSED); /* those are in test_failpoints.py */

@@ -579,6 +579,7 @@ static void after_fork(void)
 static void a_child_process_has_a_scheduler_of_its_own(void)
 {
     if (CHECK_SANITIZED) SKIP("the sanitizer does not survive a fork with threads");
+    if (CHECK_EMULATED) SKIP("a fork beside threads that start others leaves a lock of the emulator held in the child");
     enum { FORKS = 8, BURST_SIZE = 300 };
     int count = 200;
     pg_store_relaxed(&enough, false);
