@@ -407,7 +407,8 @@ def test_sample_of_weaker_orders_and_missing_steps_is_noticed() -> None:
     command = [sys.executable, str(HERE / "sweep.py"), "--limit", "1000", "--sample", "75/84"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110)
     assert done.returncode == 0, done.stdout
-    counts = re.search(r"^(\d+) mutants, (\d+) killed", done.stdout, re.MULTILINE)  # which ones changes with the sources
+    # which ones they are changes with the sources
+    counts = re.search(r"^(\d+) mutants, (\d+) killed", done.stdout, re.MULTILINE)
     assert counts is not None and int(counts[1]) >= 3 and int(counts[2]) >= 1, done.stdout
 
 
