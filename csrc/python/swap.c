@@ -180,20 +180,21 @@ static int run_a_bytecode(void)
     return value ? 0 : -1;
 }
 
-/* Something may be asked for just now, and forbid our swap; it would then be done without for ever. */
+/* Something may be asked for just now, and forbid our swap; it would then be done without for ever. One of both is attached
+ * before and after. */
 static int decide(PyThreadState *before, PyThreadState *one, PyThreadState *other)
 {
     enum { TRIES = 100 };
     enum verdict verdict = NOT_NOW;
-    for (int i = 0; i < TRIES && verdict == NOT_NOW; i++) {
+    int outcome = 0;
+    for (int i = 0; i < TRIES && verdict == NOT_NOW && outcome == 0; i++) {
         swap_for_real(before);
-        if (i > 0 && run_a_bytecode() < 0) return -1;
+        if (i > 0) outcome = run_a_bytecode();
         swap_for_real(one);
         verdict = compare(one, other);
     }
-    swap_for_real(before);
     if (verdict != THE_SAME) current_at = NOWHERE;
-    return 0;
+    return outcome;
 }
 
 int swap_setup(void)
@@ -206,8 +207,8 @@ int swap_setup(void)
     if (outcome == 0 && block.base != NULL) {
         swap_for_real(one);
         look_for_slots(block, one, other); /* attaches the other */
-        swap_for_real(before);
         if (current_at != NOWHERE) outcome = decide(before, one, other);
+        swap_for_real(before);
     }
     for (int i = 0; i < 2; i++) {
         PyThreadState *probe = i == 0 ? one : other;
