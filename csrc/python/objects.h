@@ -206,7 +206,8 @@ static inline int timeout_argument(const char *function, PyObject *const *args, 
 
 /* ---- task.c ---- */
 void task_setup(void); /* once, before the first */
-TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords, PyObject *group);
+TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
+                     PyObject *group);
 void task_start(TaskObject *task); /* schedules; steals nothing */
 TaskObject *task_current(void);    /* borrowed; NULL outside of tasks */
 /* The object around the record: borrowed, NULL for tasks that are none of Python's and stand-ins of threads. */

@@ -329,7 +329,8 @@ int task_put_in_bubble(TaskObject *self, BubbleObject *bubble)
     return 0;
 }
 
-TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords, PyObject *group)
+TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
+                     PyObject *group)
 {
     if (PG_UNLIKELY(!PyCallable_Check(function))) {
         PyErr_Format(PyExc_TypeError, "a task needs a callable, not %.100s", Py_TYPE(function)->tp_name);
@@ -354,8 +355,9 @@ TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t posit
         return NULL;
     }
     PyObject *context = interp_context();
+    bool has_call = positional > 0 || keywords != NULL || group != NULL;
     if ((context != NULL && (self->context = PyContext_Copy(context)) == NULL) ||
-        ((positional > 0 || keywords != NULL || group != NULL) && put_call(self, args, positional, keywords, group) < 0)) {
+        (has_call && put_call(self, args, positional, keywords, group) < 0)) {
         Py_DECREF(self);
         if (!PyErr_Occurred()) PyErr_NoMemory();
         return NULL;
@@ -554,6 +556,6 @@ void task_forget_others(TaskObject *survivor)
     main_task = survivor;
 }
 
-static_assert(INTERP_OBJECT_HEADER + sizeof(TaskObject) == 2 * PG_CACHE_LINE, "every byte counts a hundred thousand times");
+static_assert(INTERP_OBJECT_HEADER + sizeof(TaskObject) == 2 * PG_CACHE_LINE, "a hundred thousand are bound by memory");
 
 void task_setup(void) { pg_pool_init(&pool, INTERP_OBJECT_HEADER + sizeof(TaskObject)); }

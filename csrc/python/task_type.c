@@ -137,7 +137,10 @@ static PyObject *task_cancel_method(TaskObject *self, PyObject *const *args, Py_
     return PyBool_FromLong(task_cancel(self, reason));
 }
 
-static bool is_of_group(TaskObject *task, void *group) { return task->live && task->call != NULL && task->call->group == group; }
+static bool is_of_group(TaskObject *task, void *group)
+{
+    return task->live && task->call != NULL && task->call->group == group;
+}
 
 static bool is_in_bubble(TaskObject *task, void *bubble)
 {

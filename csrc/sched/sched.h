@@ -52,7 +52,8 @@ typedef struct pg_hooks {
     bool (*fiber_fini_possible)(void);
     /* On `to`'s stack: enter the interpreter as `to`, coming from fiber `from`, or from outside when NULL. */
     void (*enter)(pg_fiber *from, pg_fiber *to);
-    /* The suspended fiber will be entered soon: a moment to fetch what that takes, of what lies in `fiber` itself. NULL: none. */
+    /* The suspended fiber will be entered soon: a moment to prefetch what that takes. Of what it has may only be read what
+     * lies in the extra area. NULL: nothing to fetch. */
     void (*foresee)(const pg_fiber *fiber);
     /* On the worker's own stack: leave the interpreter, which was entered as `fiber`. */
     void (*leave)(pg_fiber *fiber);
@@ -146,7 +147,8 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive);
 int pg_sched_set_workers(int workers);
 int pg_sched_workers(void);
 /* Quiesce: no task starts or resumes any more, and no thread that ends asks whether fibers may have to stay; waits up to
- * `patience` for running tasks to reach a scheduling point. True when all have. Undone by pg_sched_resume, which says whether there was anything to undo. */
+ * `patience` for running tasks to reach a scheduling point. True when all have. Undone by pg_sched_resume, which says
+ * whether there was anything to undo. */
 bool pg_sched_stop(pg_nanos patience);
 bool pg_sched_resume(void);
 /* Around the system call of a fork: the first takes the core's locks, so that the child finds what they cover in order;

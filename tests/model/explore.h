@@ -125,4 +125,14 @@ void mc_access_ends(uintptr_t from, uintptr_t to); /* to those addresses, by oth
 uint64_t mc_newest(const void *address, size_t size);
 extern unsigned long mc_plain_accesses, mc_stale_loads;
 
+/* Functions that a model's sources name, and that no scenario may call. */
+#define ABSENT(type, name, parameters, result)                                                                        \
+    type name parameters                                                                                              \
+    {                                                                                                                 \
+        mc_fail("%s is not in this model", #name);                                                                    \
+        return result;                                                                                                \
+    }
+#define ABSENT_VOID(name, parameters)                                                                                 \
+    void name parameters { mc_fail("%s is not in this model", #name); }
+
 #endif

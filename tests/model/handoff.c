@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "os/fault.h"
 #include "sched/bubble.h"
 #include "sched/internal.h"
+#include "without_monitor.h"
 
 enum { TASKS = 3, STACKS = 4, STACK_BYTES = 32 * 1024 };
 
@@ -47,32 +47,14 @@ int pg_stack_get(pg_stack *stack, size_t size)
     return PG_OK;
 }
 
-#define ABSENT(type, name, parameters, result)                                                                        \
-    type name parameters                                                                                              \
-    {                                                                                                                 \
-        mc_fail("%s is not in this model", #name);                                                                    \
-        return result;                                                                                                \
-    }
-#define ABSENT_VOID(name, parameters)                                                                                 \
-    void name parameters { mc_fail("%s is not in this model", #name); }
-
-void pg_monitor_wake(void) {}
-void pg_monitor_start_locked(void) {}
-bool pg_threads_lacking(void) { return false; }
-void pg_overflow_setup(void) {}
-void *pg_fault_stack_take(void) { return NULL; }
-void pg_fault_stack_drop(void *stack) { (void)stack; }
-ABSENT_VOID(pg_threads_retry, (void))
 ABSENT_VOID(pg_stack_put, (pg_stack *stack))
 ABSENT(bool, pg_stack_trim, (pg_stack *stack, char *keep_from), false)
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
 ABSENT_VOID(pg_bubble_rest, (pg_fiber *fiber))
 ABSENT(bool, pg_tasks_rest, (int *harmless), false)
 ABSENT(bool, pg_nobody_wakes_main, (void), false)
 ABSENT(bool, pg_sched_resume, (void), false)
 ABSENT(bool, pg_sched_stop, (pg_nanos patience), false)
 pg_nanos pg_sched_now(void) { return pg_now(); }
-atomic_int pg_bubble_count;
 
 /* ---- an interpreter: one at a time is inside ---- */
 

@@ -69,16 +69,6 @@ void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
 
 /* ---- the rest of the scheduler, which is not there ---- */
 
-static void absent(const char *what) { mc_fail("%s is not in this model", what); }
-#define ABSENT(type, name, parameters, result)                                                                        \
-    type name parameters                                                                                              \
-    {                                                                                                                 \
-        absent(#name);                                                                                                \
-        return result;                                                                                                \
-    }
-#define ABSENT_VOID(name, parameters)                                                                                 \
-    void name parameters { absent(#name); }
-
 bool pg_work_visible(void) { return false; }
 bool pg_threads_lacking(void) { return false; }
 ABSENT_VOID(pg_threads_retry, (void))

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "os/fault.h"
 #include "sched/bubble.h"
 #include "sched/internal.h"
+#include "without_monitor.h"
 
 enum { TASKS = 4 };
 
@@ -40,30 +40,12 @@ void pg_dispatch(pg_worker *worker, pg_task *task)
     task->run(task);
 }
 
-#define ABSENT(type, name, parameters, result)                                                                        \
-    type name parameters                                                                                              \
-    {                                                                                                                 \
-        mc_fail("%s is not in this model", #name);                                                                    \
-        return result;                                                                                                \
-    }
-#define ABSENT_VOID(name, parameters)                                                                                 \
-    void name parameters { mc_fail("%s is not in this model", #name); }
-
-void pg_monitor_wake(void) {}
-void pg_monitor_start_locked(void) {}
-bool pg_threads_lacking(void) { return false; }
-void pg_overflow_setup(void) {}
-void *pg_fault_stack_take(void) { return NULL; }
-void pg_fault_stack_drop(void *stack) { (void)stack; }
 void pg_sched_set_scavenge_interval(pg_nanos interval) { (void)interval; }
 void pg_sched_set_signal_slice(pg_nanos slice) { (void)slice; }
-ABSENT_VOID(pg_threads_retry, (void))
 ABSENT(pg_fiber *, pg_fiber_obtain, (size_t size), NULL)
 ABSENT_VOID(pg_fiber_release, (pg_fiber *fiber))
 ABSENT_VOID(pg_fiber_lacking, (pg_task *task, bool none_free))
 ABSENT_VOID(pg_sched_yield, (void))
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
-atomic_int pg_bubble_count;
 
 /* ---- set-up and end ---- */
 
