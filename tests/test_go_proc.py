@@ -404,7 +404,7 @@ class TestNobodyStarves:
                 tasks.start(yield_now)
             wait_until(lambda: min(tasks.rounds) > 0)  # until all are there the first have no company
             before = list(tasks.rounds)
-            # so many that a thread which the system leaves without a CPU for some hundredths of a second does not decide
+            # so many that a thread which is left without a CPU for some hundredths of a second does not decide
             wait_until(lambda: min(map(operator.sub, tasks.rounds, before)) >= 200_000)
             seen = list(map(operator.sub, tasks.rounds, before))
         assert max(seen) <= 2 * min(seen), seen
