@@ -349,7 +349,10 @@ class TestPingPongBesideAHog:
     """TestPingPongHog: partners that wake each other share one time slice, however often they wake each other."""
 
     def progress(self, amounts: list[int], hogs: int = 0) -> list[int]:
-        """What pairs get done that work ``amounts`` of steps per turn, until all have done much."""
+        """What pairs get done that work ``amounts`` of steps per turn, until one has done much, or beside hogs both."""
+        # Of three or more busy threads the interpreter leaves one out for up to a quarter of a second, pygo or not.
+        enough: Callable[[list[int]], int] = min if hogs else max
+        goal = max(scaled(8_000_000 if hogs else 4_000_000, 20_000_000), 5 * max(amounts))
         over: Channel[None] = Channel()
         counts = [0] * len(amounts)
 
@@ -369,22 +372,21 @@ class TestPingPongBesideAHog:
                 tasks += [spawn(player, slot, wakes[-1]) for _ in range(2)]
             for wake in wakes:
                 wake.send(None)
-            goal = max(scaled(4_000_000, 20_000_000), 5 * max(amounts))
-            wait_until(lambda: max(counts) > goal, timeout=PROGRAM_LIMIT)
+            wait_until(lambda: enough(counts) > goal, timeout=PROGRAM_LIMIT)
             seen = list(counts)
             over.close()
             join_all(tasks)
         return seen
 
-    def median_ratio(self, amounts: list[int]) -> float:
+    def median_ratio(self, amounts: list[int], hogs: int = 0) -> float:
         """Of three looks: on a shared machine one of them may see a stall."""
-        looks = [self.progress(amounts) for _ in range(3)]
+        looks = [self.progress(amounts, hogs) for _ in range(3)]
         return sorted(first / max(second, 1) for first, second in looks)[1]
 
     @pytest.mark.parametrize("hogs", [0, 2])
     def test_pairs_that_are_alike_get_alike_much_done(self, hogs: int, workers: int) -> None:
-        one, two = self.progress([1000, 1000], hogs)
-        assert 0.5 <= one / two <= 2, (one, two)
+        ratio = self.median_ratio([1000, 1000], hogs)
+        assert 0.5 <= ratio <= 2, ratio
 
     def test_long_turns_get_a_pair_no_more_than_short_ones_do(self, workers: int) -> None:
         """Turns a hundred times as long: counted in switches their share was 1,500 times larger. Go's bound is 5."""
