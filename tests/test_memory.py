@@ -448,6 +448,43 @@ print(growth(lambda: work(60), 1536))
         ).ok()
         assert int(program.out) <= 1536, program.out
 
+    @pytest.mark.parametrize("how", ["collection", "time"])
+    def test_what_is_kept_for_the_next_burst_comes_back(self, how: str) -> None:
+        """With a full collection, as CPython's own free lists do; else when it was not needed for a second or two."""
+        program = run_program(
+            f"how = {how!r}\n"
+            + MEASURE
+            + """
+def burst():
+    tasks = [pygo.spawn(int) for _ in range(50_000)]
+    for task in tasks:
+        task.join()
+
+def looked_at():
+    fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(fields["VmRSS"].split()[0])
+
+pygo.spawn(int).join()
+gc.disable()
+before = resident()
+for _ in range(3):
+    burst()
+kept = looked_at() - before
+if how == "collection":
+    gc.collect()
+    left = looked_at() - before
+else:
+    deadline = time.monotonic() + 60
+    while (left := looked_at() - before) > 1024 and time.monotonic() < deadline:
+        time.sleep(0.01)
+print(kept, left)
+""",
+            timeout=100,
+        ).ok()
+        kept, left = map(int, program.out.split())
+        assert kept > 4096, "nothing was there to come back"
+        assert left <= 1024
+
     def test_a_parked_task_takes_little(self) -> None:
         """The issue's bar: 5.3 KiB, resident and page tables; here with 0.3 KiB for a noisy machine."""
         program = run_program(

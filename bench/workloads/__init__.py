@@ -20,5 +20,5 @@ def perform(system: str, workload: Workload, quick: bool, rounds: int) -> list[V
         raise UnsupportedError(runner.lacks)
     sizes = workload.sizes(system, quick)
     if workload.warm_up:
-        runner.run(method, sizes | {key: size // 20 for key, size in sizes.items() if key in ("n", "primes")})
+        runner.run(method, sizes)  # as a program finds things that does it again and again
     return [runner.run(method, sizes) for _ in range(rounds)]

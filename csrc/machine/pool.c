@@ -6,22 +6,21 @@
 enum {
     CHUNK = 512 * 1024,
     STEP = 64 * 1024, /* populated at once */
+    HEADER = (sizeof(pg_chunk) + PG_CACHE_LINE - 1) & ~(PG_CACHE_LINE - 1),
 };
 
-void pg_pool_init(pg_pool *pool, size_t record)
+static char *first_record(pg_chunk *chunk) { return (char *)chunk + HEADER; }
+static size_t records_in_chunk(size_t record) { return (CHUNK - HEADER) / record; }
+
+void pg_pool_init(pg_pool *pool, size_t record, size_t keep)
 {
-    *pool = (pg_pool){.record = record};
+    *pool = (pg_pool){.record = record, .spare_limit = (keep + records_in_chunk(record) - 1) / records_in_chunk(record)};
     pg_list_init(&pool->chunks);
     pg_list_init(&pool->partial);
+    pg_list_init(&pool->spares);
 }
 
 static pg_chunk *chunk_of(void *record) { return (pg_chunk *)((uintptr_t)record & ~(uintptr_t)(CHUNK - 1)); }
-
-static char *first_record(pg_chunk *chunk)
-{
-    size_t header = (sizeof *chunk + PG_CACHE_LINE - 1) & ~(size_t)(PG_CACHE_LINE - 1);
-    return (char *)chunk + header;
-}
 
 static bool is_full(pg_chunk *chunk) { return chunk->free == NULL && chunk->fresh == chunk->end; }
 
@@ -44,7 +43,7 @@ static pg_chunk *new_chunk(pg_pool *pool)
     chunk->free = NULL;
     chunk->used = 0;
     chunk->fresh = chunk->ready = first_record(chunk);
-    chunk->end = chunk->fresh + (size_t)((char *)chunk + CHUNK - chunk->fresh) / pool->record * pool->record;
+    chunk->end = chunk->fresh + records_in_chunk(pool->record) * pool->record;
     pg_list_init(&chunk->partial);
     pg_list_append(&pool->chunks, &chunk->link);
     pool->chunk_count++;
@@ -61,11 +60,13 @@ static void free_chunk(pg_pool *pool, pg_chunk *chunk)
 static pg_chunk *chunk_with_room(pg_pool *pool)
 {
     pg_node *node = pg_list_first(&pool->partial);
-    pg_chunk *chunk = node ? pg_container_of(node, pg_chunk, partial) : pool->spare;
-    if (chunk == NULL) return new_chunk(pool);
-    if (chunk == pool->spare) pool->spare = NULL;
-    pg_list_remove(&chunk->partial);
-    return chunk;
+    if (node == NULL) {
+        node = pg_list_first(&pool->spares);
+        if (node == NULL) return new_chunk(pool);
+        if (--pool->spare_count < pool->spare_low) pool->spare_low = pool->spare_count;
+    }
+    pg_list_remove(node);
+    return pg_container_of(node, pg_chunk, partial);
 }
 
 void *pg_pool_take_slow(pg_pool *pool)
@@ -96,15 +97,26 @@ void pg_pool_give(pg_pool *pool, void *record)
     if (PG_LIKELY(--chunk->used > 0)) return;
     if (chunk != pool->current) {
         pg_list_remove(&chunk->partial);
-        if (pool->spare != NULL) free_chunk(pool, chunk);
-        else pool->spare = chunk;
-        if (pool->chunk_count == 2) {
-            free_chunk(pool, pool->spare);
-            pool->spare = NULL;
+        if (pool->spare_count >= pool->spare_limit) {
+            free_chunk(pool, chunk);
+            return;
         }
-        if (pool->spare != chunk) return;
+        pg_list_append(pool->spares.next, &chunk->partial); /* before the first */
+        pool->spare_count++;
     }
     start_over(chunk);
+}
+
+bool pg_pool_shrink(pg_pool *pool, bool all)
+{
+    size_t count = all ? pool->spare_count : pool->spare_low;
+    for (; count > 0; count--, pool->spare_count--) {
+        pg_node *coldest = pool->spares.prev;
+        pg_list_remove(coldest);
+        free_chunk(pool, pg_container_of(coldest, pg_chunk, partial));
+    }
+    pool->spare_low = pool->spare_count;
+    return pool->spare_count > 0;
 }
 
 void *pg_pool_next(pg_pool *pool, void *record)

@@ -24,6 +24,7 @@ static void start_hooks(pg_hooks *hooks)
         .fiber_init = interp_fiber_init,
         .fiber_fini = interp_fiber_fini,
         .fiber_fini_possible = interp_fiber_fini_possible,
+        .give_back = task_give_back,
         .enter = interp_enter,
         .foresee = interp_foresee,
         .leave = interp_leave,
@@ -339,7 +340,7 @@ static int native_exec(PyObject *module)
     if (take_names() < 0) return -1;
     if (!done) { /* the process has one runtime, however often the module is made */
         start_hooks(&hooks);
-        task_setup();
+        if (task_setup() < 0) return -1;
         int workers = pg_cpu_count();
         pg_sched_init(&hooks, workers < PG_MAX_WORKERS ? workers : PG_MAX_WORKERS, true);
         if (pthread_atfork(pg_sched_before_fork, pg_sched_after_fork_in_parent, fork_in_child) != 0) {

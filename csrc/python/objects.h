@@ -205,7 +205,8 @@ static inline int timeout_argument(const char *function, PyObject *const *args, 
 }
 
 /* ---- task.c ---- */
-void task_setup(void); /* once, before the first */
+int task_setup(void);  /* once, before the first; -1 with an exception set */
+bool task_give_back(void); /* memory kept for further tasks and not needed since the last call; true: some is left */
 TaskObject *task_new(PyObject *function, PyObject *const *args, Py_ssize_t positional, PyObject *keywords,
                      PyObject *group);
 void task_start(TaskObject *task); /* schedules; steals nothing */

@@ -558,4 +558,34 @@ void task_forget_others(TaskObject *survivor)
 
 static_assert(INTERP_OBJECT_HEADER + sizeof(TaskObject) == 2 * PG_CACHE_LINE, "a hundred thousand are bound by memory");
 
-void task_setup(void) { pg_pool_init(&pool, INTERP_OBJECT_HEADER + sizeof(TaskObject)); }
+/* ---- memory ---- */
+
+bool task_give_back(void) { return pg_pool_shrink(&pool, false); }
+
+/* A full collection has CPython give its free lists back; whoever asks for one to see what is really in use must not find ours.
+ * An object that the collector looks at learns of it. */
+static int watcher_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    pg_pool_shrink(&pool, true);
+    return 0;
+}
+
+static PyTypeObject Watcher_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pygo._core.CollectionWatcher",
+    .tp_basicsize = sizeof(PyObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "Gives free memory of tasks back when the collector comes by.",
+    .tp_traverse = watcher_traverse,
+    .tp_free = PyObject_GC_Del,
+};
+
+int task_setup(void)
+{
+    enum { KEEP = 100000 };
+    pg_pool_init(&pool, INTERP_OBJECT_HEADER + sizeof(TaskObject), KEEP);
+    if (PyType_Ready(&Watcher_Type) < 0) return -1;
+    PyObject *watcher = PyObject_GC_New(PyObject, &Watcher_Type); /* as long as the process */
+    if (watcher == NULL) return -1;
+    PyObject_GC_Track(watcher);
+    return 0;
+}

@@ -9,7 +9,8 @@
  * Once a second, while anything happens, the monitor spawns the scavenger, a task that gives memory back:
  *      - fibers that the free lists have not needed since the last time are taken apart, half of them each time;
  *      - stacks of others in the free lists are trimmed to the page that is in use;
- *      - so are stacks of tasks that have been parked for a second: they may have been deep before.
+ *      - so are stacks of tasks that have been parked for a second: they may have been deep before;
+ *      - the layer above gives back what it has kept for the next tasks and did not need (hooks.give_back).
  * A parked task is claimed for that as a waker would claim it (objects/task.h): PARKED -> ACTIVE keeps everybody from
  * resuming it; who wakes it meanwhile makes that NOTIFIED, and the scavenger enqueues it, as the parker would have
  * done. Its record cannot go away, for tasks end inside the interpreter, where the scavenger is (hooks.serial; without
@@ -331,6 +332,7 @@ static void scavenge_run(pg_task *task)
     if (may_fade()) take_apart(sched, unused);
     trim_all_parked(sched);
     if (trim_all_free(sched, unused)) pg_store_relaxed(&sched->trim_later, true);
+    if (sched->hooks.give_back != NULL && sched->hooks.give_back()) pg_store_relaxed(&sched->trim_later, true);
     pg_add_relaxed(&sched->trimmed_until, 1); /* our own end, which will be counted */
     pg_stack_trim(&fiber->stack, (char *)__builtin_frame_address(0) - CALLER_ROOM); /* somebody's before us */
     pg_store_relaxed(&sched->free_low, pg_load_relaxed(&sched->free_count));

@@ -50,6 +50,9 @@ typedef struct pg_hooks {
     void (*fiber_fini)(pg_fiber *fiber);
     /* Whether fibers can be taken apart at all. */
     bool (*fiber_fini_possible)(void);
+    /* The scavenger, inside the interpreter: give back memory that was not needed since the last call. True: some is left
+     * for the next. NULL: nothing to give. */
+    bool (*give_back)(void);
     /* On `to`'s stack: enter the interpreter as `to`, coming from fiber `from`, or from outside when NULL. */
     void (*enter)(pg_fiber *from, pg_fiber *to);
     /* The suspended fiber will be entered soon: a moment to prefetch what that takes. Of what it has may only be read what

@@ -51,7 +51,7 @@ static void records_of_any_number_are_apart_and_are_found(void)
     static item *items[MANY + 1];
     pg_pool pool;
     uintptr_t sum;
-    pg_pool_init(&pool, RECORD);
+    pg_pool_init(&pool, RECORD, 0);
     CHECK_EQ(walk(&pool, &sum), 0);
     for (uintptr_t i = 1; i <= MANY; i++) items[i] = take(&pool, i);
     CHECK_EQ(walk(&pool, &sum), MANY);
@@ -71,7 +71,7 @@ static void records_of_any_number_are_apart_and_are_found(void)
 static void freed_records_are_used_again_before_fresh_ones(void)
 {
     pg_pool pool;
-    pg_pool_init(&pool, RECORD);
+    pg_pool_init(&pool, RECORD, 0);
     item *first = take(&pool, 1), *second = take(&pool, 2);
     give(&pool, first, 1);
     CHECK(take(&pool, 3) == first);
@@ -87,7 +87,7 @@ static void a_queue_of_steady_length_maps_nothing(void)
     static item *items[LENGTH];
     pg_pool pool;
     size_t least = SIZE_MAX, most = 0;
-    pg_pool_init(&pool, RECORD);
+    pg_pool_init(&pool, RECORD, 1);
     for (uintptr_t i = 0; i < LENGTH; i++) items[i] = take(&pool, i + 1);
     for (uintptr_t i = 0; i < 20 * LENGTH; i++) {
         give(&pool, items[i % LENGTH], i + 1);
@@ -100,6 +100,45 @@ static void a_queue_of_steady_length_maps_nothing(void)
     CHECK(most - least <= 1);
 }
 
+static void a_burst_finds_the_memory_of_the_last_until_it_was_not_needed(void)
+{
+    enum { BURST = 10000, TRICKLE = 100 };
+    static item *items[BURST];
+    pg_pool pool;
+    size_t kept = 0;
+    pg_pool_init(&pool, RECORD, BURST);
+    CHECK(!pg_pool_shrink(&pool, false));
+    for (int burst = 0; burst < 4; burst++) {
+        for (uintptr_t i = 0; i < BURST; i++) items[i] = take(&pool, i + 1);
+        if (burst == 0) kept = pool.chunk_count;
+        CHECK_EQ(pool.chunk_count, kept); /* none is new after the first burst */
+        for (uintptr_t i = 0; i < BURST; i++) give(&pool, items[i], i + 1);
+        CHECK_EQ(pool.chunk_count, kept);
+        CHECK(pg_pool_shrink(&pool, false)); /* between bursts: all was needed */
+        CHECK_EQ(pool.chunk_count, kept);
+    }
+    for (uintptr_t i = 0; i < TRICKLE; i++) items[i] = take(&pool, i + 1);
+    CHECK(kept > 3);
+    CHECK(!pg_pool_shrink(&pool, false)); /* what is in use stays */
+    CHECK_EQ(pool.chunk_count, 1);
+    for (uintptr_t i = 0; i < TRICKLE; i++) give(&pool, items[i], i + 1);
+}
+
+static void no_more_is_kept_than_asked_for_and_nothing_if_told_so(void)
+{
+    enum { BURST = 20000, KEEP = 10000 };
+    static item *items[BURST];
+    pg_pool pool;
+    pg_pool_init(&pool, RECORD, KEEP);
+    for (uintptr_t i = 0; i < BURST; i++) items[i] = take(&pool, i + 1);
+    size_t most = pool.chunk_count;
+    for (uintptr_t i = 0; i < BURST; i++) give(&pool, items[i], i + 1);
+    CHECK(pool.chunk_count <= most / 2 + 2);
+    CHECK(pool.chunk_count >= most / 2);
+    CHECK(!pg_pool_shrink(&pool, true));
+    CHECK_EQ(pool.chunk_count, 1);
+}
+
 static void random_use_keeps_every_record_whole(void)
 {
     enum { SLOTS = 30000 };
@@ -110,7 +149,7 @@ static void random_use_keeps_every_record_whole(void)
     uintptr_t next = 1, sum, expected = 0;
     size_t held = 0;
     int rounds = check_rounds(400000);
-    pg_pool_init(&pool, RECORD);
+    pg_pool_init(&pool, RECORD, 0);
     for (int i = 0; i < rounds; i++) {
         bool growing = (i / 50000) % 2 == 0;
         size_t at = check_below(&random, SLOTS);
@@ -139,7 +178,7 @@ static void sizes_that_do_not_divide_a_chunk_fit(void)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         pg_pool pool;
         char *before = NULL;
-        pg_pool_init(&pool, sizes[i]);
+        pg_pool_init(&pool, sizes[i], 0);
         for (int n = 0; n < 40000; n++) {
             char *record = pg_pool_take(&pool);
             CHECK(record != NULL && record != before);
@@ -154,6 +193,8 @@ int main(void)
     RUN(records_of_any_number_are_apart_and_are_found);
     RUN(freed_records_are_used_again_before_fresh_ones);
     RUN(a_queue_of_steady_length_maps_nothing);
+    RUN(a_burst_finds_the_memory_of_the_last_until_it_was_not_needed);
+    RUN(no_more_is_kept_than_asked_for_and_nothing_if_told_so);
     RUN(random_use_keeps_every_record_whole);
     RUN(sizes_that_do_not_divide_a_chunk_fit);
     return 0;
