@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import io
+import operator
 import os
 import random
 import threading
@@ -644,8 +645,10 @@ class TestPartners:
         tasks += self.partners(wakes[1], over, lambda: turn(1, 400))
         for wake in wakes:
             wake.send(None)
-        wait_until(lambda: max(steps) > 2_000_000)
-        long, short = steps
+        wait_until(lambda: min(steps) > 0)  # the thread that sends the second wake may be late
+        before = list(steps)
+        wait_until(lambda: max(map(operator.sub, steps, before)) > 2_000_000)
+        long, short = map(operator.sub, steps, before)
         over.close()
         join_all(tasks)
         return long / max(short, 1)

@@ -18,7 +18,7 @@ typedef struct probe {
 static pg_task *probe_fire(pg_timer *timer)
 {
     probe *self = pg_container_of(timer, probe, timer);
-    CHECK(timer->period > 0 || timer->slot == 0);
+    CHECK(timer->period > 0 || timer->entry == 0);
     self->fired++;
     return self->wakes ? &self->task : NULL;
 }
@@ -277,7 +277,7 @@ static void fill_the_heap_in_little_memory(void)
     }
     CHECK_EQ(outcome, PG_ENOMEM);
     CHECK(started >= 64 && timers.count == (uint32_t)started);
-    CHECK_EQ(probes[started].timer.slot, 0);
+    CHECK_EQ(probes[started].timer.entry, 0);
     CHECK_EQ(pg_load_relaxed(&timers.next_deadline), -(started - 1));
     for (int i = 0; i < started; i++) CHECK(pg_timer_stop(&timers, &probes[i].timer));
     pg_timers_free(&timers);
