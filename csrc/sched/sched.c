@@ -562,7 +562,7 @@ void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaq
 {
     pg_timers *timers = &pg_the_sched.timers;
     pg_lock_acquire(&timers->lock);
-    for (uint32_t i = 0; i < timers->count; i++) look(timers->heap[i].timer, opaque);
+    for (uint32_t i = 0; i < timers->count; i++) look(pg_timer_at(timers, i), opaque);
     pg_lock_release(&timers->lock);
 }
 

@@ -20,25 +20,36 @@ typedef struct pg_timer {
     pg_timers *home;   /* set before the start, for the scheduler: the heap it belongs to, NULL: the process's */
     pg_nanos deadline; /* lock, while it is pending, as in the heap */
     pg_nanos period;   /* set before the start. 0: fires once; else again and again, leaving out what is past */
-    uint32_t slot;     /* place in the heap + 1, 0 when not pending: lock */
-    uint32_t era;      /* of the heap that the slot counts in: lock */
+    uint32_t entry;    /* its number in pg_timers.entries + 1, 0 when not pending: lock */
+    uint32_t era;      /* of the heap that the number counts in: lock */
     /* Returns the task to make ready, or NULL. Called under the heap's lock. */
     pg_task *(*fire)(struct pg_timer *timer);
 } pg_timer;
 
-/* The deadline stands beside the timer, which lies on a page of its own: to compare touches the heap alone. */
+/* A timer lies on a page of its own, that of the stack that waits for it. So to move places of the heap about touches no
+ * timer: neither to compare deadlines nor to note where a timer stands now. */
 typedef struct pg_timer_place {
     pg_nanos deadline;
-    pg_timer *timer;
+    uint32_t entry;
 } pg_timer_place;
+
+typedef struct pg_timer_entry {
+    pg_timer *timer;
+    uint32_t at; /* its place in the heap; of an unused entry: the next one, + 1 */
+} pg_timer_entry;
 
 struct pg_timers {
     pg_lock lock;
     pg_timer_place *heap;           /* lock; on a boundary of four places */
-    uint32_t count, capacity;       /* lock */
+    pg_timer_entry *entries;        /* lock; in the same block of memory, behind the heap */
+    uint32_t count, capacity;       /* lock; of places, and of entries */
+    uint32_t used, unused;          /* lock; entries that ever had a timer; the first of those that have none any more, + 1 */
     uint32_t era;                   /* changes when all pending timers are forgotten at once */
     _Atomic pg_nanos next_deadline; /* earliest pending, or PG_FOREVER: written under the lock, read by anyone */
 };
+
+/* Under the lock: the one that stands there in the heap. */
+static inline pg_timer *pg_timer_at(const pg_timers *timers, uint32_t at) { return timers->entries[timers->heap[at].entry].timer; }
 
 void pg_timers_init(pg_timers *timers);
 void pg_timers_free(pg_timers *timers);
