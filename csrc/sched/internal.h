@@ -18,6 +18,7 @@ enum {
     PG_EXPIRE_BATCH = 64,
 };
 #define PG_POLL_TIME ((pg_nanos)1000000)      /* the same where tasks run long; and the time of a streak of them */
+#define PG_NAP ((pg_nanos)150000)             /* the shortest wait for a timer beside many fibers, so that some ring together */
 #define PG_TURN_TIME ((pg_nanos)10000000)     /* the longest turn that others are compensated for */
 #define PG_LONG_TURN ((pg_nanos)5000)         /* beside it, looking at the clock costs nothing */
 #define PG_OPEN_EVERY ((pg_nanos)5000000)     /* as the interpreter's own switching, see is_time_to_open */

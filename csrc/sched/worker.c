@@ -456,6 +456,8 @@ static bool get_up(pg_worker *worker)
     return up;
 }
 
+static pg_nanos later(pg_nanos one, pg_nanos other) { return one > other ? one : other; }
+
 /* Rest until there is a permit again. False: the thread is to end. */
 static bool rest(pg_worker *worker)
 {
@@ -473,7 +475,7 @@ static bool rest(pg_worker *worker)
         pg_nanos timer = pg_load_seqcst(&sched->timers.next_deadline);
         /* While permits are all in use their holders and the monitor look at timers; a due one must not make us spin. */
         bool keeper = pg_load_seqcst(&sched->timekeeper) == worker && pg_load_seqcst(&sched->permits_free) > 0;
-        if (keeper && timer < until) until = timer;
+        if (keeper && timer < until) until = pg_load_relaxed(&pg_fibers_are_many) ? later(timer, pg_now() + PG_NAP) : timer;
         if (pg_threads_lacking()) {
             pg_threads_retry();
             if (pg_now() + PG_RETRY_EVERY < until) until = pg_now() + PG_RETRY_EVERY;
