@@ -502,18 +502,23 @@ static atomic_bool are_stopped, look_came_late, is_bound;
 static atomic_int looks;
 static pg_latch *go_on;
 
-static bool stays_nowhere(pg_fiber *fiber) { return fiber == NULL; }
+static _Atomic(pg_fiber *) at_home, away; /* the one that must stay on its thread; the one that is outside */
+
+static bool stays(pg_fiber *fiber) { return fiber == NULL || fiber == pg_load_acquire(&at_home); }
 static bool look_at(pg_fiber *fiber)
 {
     pg_add_relaxed(&looks, 1);
     if (pg_load_acquire(&are_stopped)) pg_store_relaxed(&look_came_late, true);
-    return fiber == NULL;
+    return stays(fiber);
 }
 static atomic_bool are_outside; /* all that run, as the monitor sees it */
-static bool look_outside(pg_fiber *fiber) { return fiber != NULL && pg_load_acquire(&are_outside); }
+static bool look_outside(pg_fiber *fiber)
+{
+    return fiber != NULL && (pg_load_acquire(&are_outside) || fiber == pg_load_acquire(&away));
+}
 static bool nobody_inside(void) { return false; }
 static const pg_hooks with_looks = {
-    .must_stay = stays_nowhere, .may_have_to_stay = look_at, .is_outside = look_outside, .is_busy = nobody_inside};
+    .must_stay = stays, .may_have_to_stay = look_at, .is_outside = look_outside, .is_busy = nobody_inside};
 
 static void wait_to_go_on(void *argument)
 {
@@ -563,6 +568,86 @@ static void a_thread_that_ends_late_looks_at_no_fibers(void)
         finish(done);
     }
     CHECK(!pg_load_relaxed(&look_came_late));
+}
+
+/* Who is in a list says so, and who says so is in one. */
+static void check_lists(void)
+{
+    pg_sched *sched = &pg_the_sched;
+    pg_node *lists[] = {&sched->idle, &sched->waiting};
+    const int says[] = {IDLE, QUEUED};
+    int expected[] = {0, 0};
+    pg_lock_acquire(&sched->lock);
+    for (int i = 0; i < pg_load_relaxed(&sched->table_length); i++) {
+        pg_worker *worker = pg_load_relaxed(&sched->table[i]);
+        for (int j = 0; j < 2; j++) expected[j] += worker->alive && (int)worker->sleep == says[j];
+    }
+    for (int j = 0; j < 2; j++) {
+        for (pg_node *node = lists[j]->next; node != lists[j]; node = node->next) {
+            CHECK(node->next->prev == node);
+            CHECK_EQ((int)pg_container_of(node, pg_worker, link)->sleep, says[j]);
+            CHECK(--expected[j] >= 0);
+        }
+        CHECK_EQ(expected[j], 0);
+    }
+    pg_lock_release(&sched->lock);
+}
+
+static atomic_bool has_the_permit;
+
+static void keeps_the_permit(void *unused)
+{
+    (void)unused;
+    pg_store_release(&has_the_permit, true);
+    while (!pg_load_acquire(&enough)) pg_cpu_relax();
+}
+
+static pg_worker *_Atomic its_worker;
+
+/* Its thread loses the permit to the other while it is away, and has none when it is to rest. */
+static void comes_home_and_waits(void *unused)
+{
+    pg_fiber *fiber = pg_sched_fiber();
+    pg_worker *worker = fiber->worker;
+    (void)unused;
+    pg_store_release(&at_home, fiber);
+    go(done, keeps_the_permit, NULL);
+    pg_store_release(&away, fiber);
+    while (!pg_load_acquire(&has_the_permit)) pg_cpu_relax();
+    pg_store_release(&away, NULL);
+    pg_store_release(&its_worker, worker);
+    finish(go_on);
+    CHECK(fiber->worker == worker);
+    pg_store_release(&at_home, NULL);
+}
+
+static bool rests(pg_worker *worker)
+{
+    pg_lock_acquire(&pg_the_sched.lock);
+    bool resting = worker != NULL && worker->sleep == IDLE;
+    if (resting) CHECK_EQ(pg_load_relaxed(&pg_the_sched.permits_free), 0);
+    pg_lock_release(&pg_the_sched.lock);
+    return resting;
+}
+
+static void a_task_for_a_thread_at_rest_waits_there_for_a_permit(void)
+{
+    int before = check_workers;
+    CHECK_EQ(pg_sched_set_workers(1), PG_OK);
+    done = new_latch(2);
+    go_on = new_latch(1);
+    pg_store_relaxed(&enough, false);
+    pg_store_relaxed(&has_the_permit, false);
+    pg_store_relaxed(&its_worker, NULL);
+    go(done, comes_home_and_waits, NULL);
+    while (!rests(pg_load_acquire(&its_worker))) pg_nanosleep(100000);
+    check_lists();
+    count_down(go_on);
+    check_lists();
+    pg_store_release(&enough, true);
+    finish(done);
+    check_lists();
+    CHECK_EQ(pg_sched_set_workers(before), PG_OK);
 }
 
 /* ---- fork ---- */
@@ -763,6 +848,7 @@ int main(void)
     RUN_WITH_WORKERS(pinned_tasks_keep_their_thread_and_others_go_on);
     RUN_WITH_WORKERS(workers_change_under_load);
     RUN_WITH_WORKERS(stopping_holds_every_task_until_resumed);
+    RUN_WITH_WORKERS(a_task_for_a_thread_at_rest_waits_there_for_a_permit);
     RUN_WITH_WORKERS(a_thread_that_ends_late_looks_at_no_fibers);
     RUN_WITH_WORKERS(a_child_process_has_a_scheduler_of_its_own);
     RUN_WITH_WORKERS(locks_that_others_hold_at_a_fork_are_free_in_the_child);
