@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -16,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import EMULATED, SWITCH_INTERVAL
+from helpers import EMULATED, SWITCH_INTERVAL, heed_interrupts
 
 import pygo
 
 WORKER_COUNTS = tuple(map(int, os.environ.get("PYGO_TEST_WORKERS", "1,2,4,16").split(",")))
 COUNTS = ("live", "ready", "parked", "blocked", "timers")
 
-
-# A shell lets its jobs in the background ignore these; the programs that tests run and interrupt would inherit it.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+heed_interrupts()
 
 
 def _seeds(text: str) -> range:

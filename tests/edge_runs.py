@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edge_programs import EDGES, Edge, Ending
+from helpers import heed_interrupts
 
 import pygo
 
@@ -104,6 +105,7 @@ def main() -> int:
     chosen = [name for name in EDGES if not options.names or any(part in name for part in options.names)]
     if not chosen:
         parser.error("no such edge")
+    heed_interrupts()
     begin, failures, total = time.monotonic(), 0, 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for name in chosen:

@@ -34,6 +34,13 @@ SWITCH_INTERVAL = float(text) if (text := os.environ.get("PYGO_TEST_SWITCH_INTER
 PROGRAM_LIMIT = 20 * HANG if LONG_TESTS else HANG
 
 
+def heed_interrupts() -> None:
+    """A shell lets its jobs in the background ignore these; what tests run and interrupt would inherit that."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def scaled(usual: int, full: int) -> int:
     """How much a ported program does: ``usual``, or ``full`` as its original when long tests are asked for."""
     return full if LONG_TESTS else usual
