@@ -5,12 +5,14 @@
  * tells the main thread. It would have to look at all others each time, on the path that every idle moment takes, and
  * would still not learn of a foreign thread that ends.
  *
- * The look is exact although it is no snapshot. Somebody who is active and acts during the look is seen active by it, or:
- *      - he is a worker: one seen at rest under sched.lock can get up only under sched.lock;
- *      - he is a thread that parked meanwhile: thread_parks has moved;
- *      - he is the monitor: monitor_round is odd, or has moved;
- *      - he is a thread that ended meanwhile: threads are counted after, those that are ours before.
- * All others are parked without a deadline, and what is parked wakes nobody. The wait's own outcome is looked at after.
+ * The look is exact although it is no snapshot: it is made twice, and the threads of the process are counted in between. Nobody
+ * has acted meanwhile if both found everybody at rest, and
+ *      - no worker has got up: those seen at rest under sched.lock can do so only under sched.lock, and it is counted (risings);
+ *      - no thread that was parked without a deadline has been woken, or it would be parked no more, or again (thread_parks);
+ *      - the monitor has moved nothing: monitor_round is even, and has not moved.
+ * Then there was nobody else at the moment of the count, and who rests wakes nobody. The wait's own outcome is looked at after.
+ * One look, with the count after it, would not do: a thread that ends just before the count may have woken one of those that
+ * were seen parked.
  *
  * A thread that we know nothing of may call into the interpreter at any time, whether Python made it or a C library. So
  * all threads of the process are counted, not only those that the interpreter knows. Where they cannot be, nobody is
@@ -60,23 +62,23 @@ static int count_harmless(void)
     return count;
 }
 
-bool pg_tasks_rest(int *harmless)
+bool pg_tasks_rest(pg_rest *rest)
 {
     pg_sched *sched = &pg_the_sched;
     if (pg_load_seqcst(&sched->outside) > 0 || pg_load_seqcst(&sched->timers.next_deadline) != PG_FOREVER) return false;
     pg_lock_acquire(&sched->lock);
-    bool rest = !pg_load_relaxed(&sched->stopping) && !pg_load_relaxed(&sched->short_of_threads) && workers_rest();
-    if (rest) *harmless = count_harmless();
+    bool all = !pg_load_relaxed(&sched->stopping) && !pg_load_relaxed(&sched->short_of_threads) && workers_rest();
+    if (all) *rest = (pg_rest){.harmless = count_harmless(), .risings = sched->risings};
     pg_lock_release(&sched->lock);
-    return rest;
+    return all;
 }
 
 bool pg_nobody_wakes_main(void)
 {
     pg_sched *sched = &pg_the_sched;
     unsigned round = pg_load_seqcst(&sched->monitor_round), parks = pg_load_seqcst(&sched->thread_parks);
-    int harmless;
-    if (round % 2 != 0 || !pg_tasks_rest(&harmless)) return false;
-    if (pg_os_thread_count() != harmless) return false;
+    pg_rest before, after;
+    if (round % 2 != 0 || !pg_tasks_rest(&before) || pg_os_thread_count() != before.harmless) return false;
+    if (!pg_tasks_rest(&after) || after.harmless != before.harmless || after.risings != before.risings) return false;
     return pg_load_seqcst(&sched->monitor_round) == round && pg_load_seqcst(&sched->thread_parks) == parks;
 }

@@ -180,8 +180,15 @@ typedef struct pg_sched {
     /* deadlock.c */
     atomic_int outside;       /* see pg_sched_outside_add */
     atomic_uint thread_parks; /* sleeps of ordinary threads without a deadline */
+    unsigned risings;         /* lock: how often workers have got up */
     _Atomic pg_nanos signal_slice; /* how long main sleeps at a time */
 } pg_sched;
+
+/* While no worker is up: how many threads will start nothing, and how often workers have got up before. */
+typedef struct pg_rest {
+    int harmless;
+    unsigned risings;
+} pg_rest;
 
 extern pg_sched pg_the_sched;
 
@@ -236,7 +243,7 @@ void pg_dispatch(pg_worker *worker, pg_task *task);       /* from the worker's o
 size_t pg_expire_timers(pg_nanos now);
 
 /* deadlock.c */
-bool pg_tasks_rest(int *harmless); /* nothing runs, is ready, or is pending; *harmless threads will start nothing either */
+bool pg_tasks_rest(pg_rest *rest); /* nothing runs, is ready, or is pending */
 bool pg_nobody_wakes_main(void);   /* for the main thread, inside the interpreter; costs a file read */
 
 /* overflow.c */

@@ -35,18 +35,24 @@ static bool may_only_be_late(const pg_worker *worker, pg_nanos now)
     return now - worker->outside_since < WAITING_TOO_LONG || pg_os_thread_wants_cpu(worker->os_id);
 }
 
+/* It carries nothing, or something else than at the last look. Also of a worker that has lost its permit: that may have
+ * happened a moment after it took up another task. */
+static bool has_got_on(pg_worker *worker, pg_nanos now)
+{
+    unsigned tick = pg_load_relaxed(&worker->tick);
+    if (pg_load_relaxed(&worker->watched) != NULL && tick == worker->seen_tick) return false;
+    worker->seen_tick = tick;
+    worker->seen_since = now;
+    worker->seen_outside = 0;
+    return true;
+}
+
 static void look_at_holder(pg_worker *worker, pg_nanos now, look *seen)
 {
     const pg_hooks *hooks = &pg_the_sched.hooks;
-    unsigned tick = pg_load_relaxed(&worker->tick);
     pg_fiber *fiber = pg_load_relaxed(&worker->watched);
     seen->holders = true;
-    if (fiber == NULL || tick != worker->seen_tick) {
-        worker->seen_tick = tick;
-        worker->seen_since = now;
-        worker->seen_outside = 0;
-        return;
-    }
+    if (has_got_on(worker, now) || fiber == NULL) return;
     if (hooks->is_outside != NULL && hooks->is_outside(fiber)) {
         /* While another thread is inside, ours may only be waiting to come back, and so would its successor. */
         if (hooks->is_busy() && now - worker->seen_since < WAITING_TOO_LONG) return;
@@ -89,8 +95,8 @@ static void let_stray(pg_worker *worker)
 
 static bool is_held_up(pg_worker *worker, pg_nanos now)
 {
-    return pg_the_sched.hooks.may_stray != NULL && pg_load_seqcst(&worker->inbox.count) > 0 &&
-           pg_load_relaxed(&worker->tick) == worker->seen_tick && now - worker->seen_since >= PG_SECOND;
+    if (has_got_on(worker, now) || now - worker->seen_since < PG_SECOND) return false;
+    return pg_the_sched.hooks.may_stray != NULL && pg_load_seqcst(&worker->inbox.count) > 0;
 }
 
 static look look_at_all(pg_nanos now)

@@ -196,9 +196,9 @@ static bool gives_up_stuck(pg_task *self, atomic_uchar *done, unsigned *quiet)
 {
     enum { SELDOM = 16 };
     const pg_hooks *hooks = &pg_the_sched.hooks;
-    int harmless;
+    pg_rest rest;
     if (PG_UNLIKELY(hooks->is_ending != NULL && hooks->is_ending())) return hooks->thread_stuck();
-    if (hooks->thread_stuck == NULL || !pg_tasks_rest(&harmless)) {
+    if (hooks->thread_stuck == NULL || !pg_tasks_rest(&rest)) {
         *quiet = 0;
         return false;
     }

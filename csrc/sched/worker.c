@@ -71,6 +71,7 @@ static void leave_list(pg_worker *worker)
     if (worker->sleep == QUEUED) pg_add_seqcst(&pg_the_sched.turns, -1);
     if (worker->sleep == QUEUED || worker->sleep == IDLE) pg_list_remove(&worker->link);
     worker->sleep = AWAKE;
+    pg_the_sched.risings++;
 }
 
 /* The worker becomes a permit holder that searches. The permit has been taken from the count or from its last holder. */

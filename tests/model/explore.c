@@ -9,14 +9,17 @@
 
 #include "machine/switch.h"
 
-enum { STACK = 128 * 1024, STEPS = 3000, CHOICES = 8000 };
+enum { SELDOM_A_VALUE = 16, SELDOM_A_SWITCH = 64 }; /* one in so many, by chance */
+enum { STACK = 128 * 1024, STEPS = 5000, CHOICES = 10000 };
 
 typedef struct thread {
     void *sp;
     void (*body)(void *);
     void *argument;
     const char *name;
-    bool ended, relaxed; /* the latter: it spins, see mc_spun_on */
+    bool gone, ended;    /* seen from outside the process; and really */
+    bool relaxed;        /* it spins, see mc_spun_on */
+    const void *relaxed_on; /* what it did not get to sleep on, or NULL */
     mc_step pending;
     uint32_t step_count;
     uint32_t clock[MC_THREADS]; /* steps of others that its last step depends on */
@@ -39,6 +42,7 @@ typedef struct choice {
     uint32_t enabled, backtrack, done, asleep;   /* bit sets of threads */
     uint32_t step_counts[MC_THREADS];            /* of the threads, then */
     int preemptions_left, before;                /* the thread that went before */
+    bool interrupts;                             /* it, whoever else goes now */
 } choice;
 
 static char stacks[MC_THREADS][STACK] __attribute__((aligned(64)));
@@ -52,8 +56,20 @@ static choice choices[CHOICES];
 static uint32_t depth, at_choice; /* how many there are; the next one to be used */
 static int stale_left;
 static bool replaying, unreduced; /* the latter: every schedule, to check the reduction */
+static uint64_t chance;           /* 0, or the state of a generator: executions by chance instead of in order */
 static const mc_scenario *scenario;
 static unsigned long executions, pruned, total_steps;
+
+static bool is_reduced(void) { return !unreduced && chance == 0 && scenario->preemptions == 0; }
+
+/* xorshift64: Marsaglia: Xorshift RNGs. Journal of Statistical Software, 2003. */
+static uint32_t at_random(uint32_t below)
+{
+    chance ^= chance << 13;
+    chance ^= chance >> 7;
+    chance ^= chance << 17;
+    return (uint32_t)(chance >> 32) % below;
+}
 
 /* ---- threads ---- */
 
@@ -61,19 +77,26 @@ int mc_self(void) { return running; }
 void **mc_slot(void) { return &threads[running].slot; }
 void mc_name(const char *name) { threads[running].name = name; }
 
-void mc_relax(void)
+void mc_relax_on(const void *word)
 {
-    if (running >= 0) threads[running].relaxed = true;
+    if (running < 0) return;
+    threads[running].relaxed = true;
+    threads[running].relaxed_on = word;
 }
 
-/* Since that load the thread has only spun, and asked for a sleep that it did not get: to look again, it waits for
- * another store. */
+void mc_relax(void) { mc_relax_on(NULL); }
+
+/* Since that load the thread has only spun, or asked for a sleep on what it loaded that it did not get, and perhaps looked
+ * at something else: to look again, it waits for another store. */
 const mc_step *mc_spun_on(void)
 {
+    const void *word = threads[running].relaxed_on;
     if (!threads[running].relaxed) return NULL;
     for (uint32_t i = step_count; i-- > 0;) {
-        if (steps[i].thread != running || steps[i].step.kind == MC_FUTEX_WAIT) continue;
-        return steps[i].step.kind == MC_LOAD ? &steps[i].step : NULL;
+        const mc_step *past = &steps[i].step;
+        if (steps[i].thread != running || past->kind == MC_FUTEX_WAIT) continue;
+        if (past->kind != MC_LOAD) return NULL;
+        if (word == NULL || past->object == word) return past;
     }
     return NULL;
 }
@@ -91,8 +114,8 @@ static void thread_main(void *argument)
 {
     thread *self = argument;
     self->body(self->argument);
-    mc_check_locks(running);
-    self->ended = true;
+    mc_thread_ends();
+    self->gone = self->ended = true;
     pg_switch(&self->sp, explorer_sp, NULL);
     abort();
 }
@@ -134,6 +157,23 @@ void mc_step_begin(mc_step *step)
     pg_switch(&self->sp, explorer_sp, NULL);
 }
 
+/* In the trace, what has been done since is by others: the thread itself makes no step. */
+static bool has_napped(const mc_step *step) { return step_count > step->argument; }
+
+void mc_nap(void)
+{
+    if (is_reduced()) mc_fail("whether a nap is over depends on all steps: bound the preemptions");
+    mc_step step = {.kind = MC_NAP, .pc = __builtin_return_address(0), .enabled = has_napped, .argument = step_count};
+    mc_step_begin(&step);
+}
+
+int mc_threads_left(void)
+{
+    int count = 0;
+    for (unsigned i = 0; i < thread_count; i++) count += !threads[i].gone;
+    return count;
+}
+
 void mc_frame_begin(void) { threads[running].gone_below = 0; }
 
 /* Whoever else has been there must be known to be through: that he was first in this execution is not enough. */
@@ -164,6 +204,7 @@ unsigned mc_choose(unsigned count)
     choice *here = &choices[at_choice];
     if (at_choice++ == depth) {
         *here = (choice){.is_value = true, .count = count};
+        if (chance != 0 && at_random(SELDOM_A_VALUE) == 0) here->chosen = at_random(count);
         depth++;
     } else if (replaying) {
         *here = (choice){.is_value = true, .count = count, .chosen = here->chosen};
@@ -185,11 +226,13 @@ static bool is_enabled(const thread *one)
 
 static uint32_t enabled_threads(void)
 {
-    uint32_t set = 0, waiting_to_see = 0;
+    uint32_t set = 0, waiting_to_see = 0, napping = 0;
     for (unsigned i = 0; i < thread_count; i++) {
         if (is_enabled(&threads[i])) set |= 1u << i;
         else if (!threads[i].ended && threads[i].pending.kind == MC_LOAD) waiting_to_see |= 1u << i;
+        else if (!threads[i].ended && threads[i].pending.kind == MC_NAP) napping |= 1u << i;
     }
+    if (set == 0) set = napping;
     return set != 0 ? set : waiting_to_see; /* who only looks again may do so if nobody else can do anything */
 }
 
@@ -278,9 +321,13 @@ static void note_dependencies(done_step *now)
     memcpy(now->clock, self->clock, sizeof now->clock);
 }
 
-static bool is_reduced(void) { return !unreduced && scenario->preemptions == 0; }
-
 static uint32_t lowest(uint32_t set) { return set & -set; }
+
+static uint32_t any_of(uint32_t set)
+{
+    for (uint32_t skip = at_random((uint32_t)__builtin_popcount(set)); skip > 0; skip--) set &= set - 1;
+    return lowest(set);
+}
 
 /* A new choice of a thread. False: every continuation from here has been seen in another order. */
 static bool open_choice(uint32_t enabled, const choice *parent)
@@ -291,14 +338,15 @@ static bool open_choice(uint32_t enabled, const choice *parent)
     if (parent != NULL) {
         here->before = steps[step_count - 1].thread;
         here->preemptions_left = parent->preemptions_left;
-        bool switched = parent->before >= 0 && here->before != parent->before;
-        if (switched && (parent->enabled & 1u << parent->before)) here->preemptions_left--;
+        if (parent->interrupts && here->before != parent->before) here->preemptions_left--;
     }
     uint32_t current = here->before >= 0 ? 1u << here->before : 0;
-    if (unreduced) {
+    /* Who sleeps, and could wake because time is up, is not interrupted. */
+    here->interrupts = (enabled & current) && threads[here->before].pending.kind != MC_FUTEX_SLEEP;
+    if (unreduced || (chance != 0 && scenario->preemptions == 0)) {
         here->backtrack = enabled;
     } else if (scenario->preemptions > 0) { /* bounded: everybody, as long as the bound allows */
-        bool must_go_on = (enabled & current) && here->preemptions_left == 0;
+        bool must_go_on = here->interrupts && here->preemptions_left == 0;
         here->backtrack = must_go_on ? current : enabled;
     } else if (parent != NULL) {
         for (unsigned t = 0; t < thread_count; t++)
@@ -312,6 +360,7 @@ static bool open_choice(uint32_t enabled, const choice *parent)
         return false;
     }
     uint32_t first = able & current ? current : lowest(able);
+    if (chance != 0 && (!here->interrupts || at_random(SELDOM_A_SWITCH) == 0)) first = any_of(here->backtrack & able);
     here->backtrack |= first;
     here->chosen = (uint32_t)__builtin_ctz(first);
     return true;
@@ -443,7 +492,8 @@ static void print_place(const void *pc)
 static void print_step(uint32_t index)
 {
     static const char *const kinds[] = {"start",      "load",        "store",      "change", "fence", "lock",
-                                        "futex wait", "futex sleep", "futex wake", "put",    "take"};
+                                        "futex wait", "futex sleep", "futex wake", "put",    "take",
+                                        "count",      "nap"};
     static const char *const orders[] = {"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};
     const done_step *done = &steps[index];
     const mc_step *step = &done->step;
@@ -504,7 +554,7 @@ void pg_fatal_at(const char *function, const char *format, ...)
     mc_fail("fatal error in %s: %s", function, text);
 }
 
-/* ---- the program: [--unreduced] [--limit EXECUTIONS] [--preemptions N] [SCENARIO [CHOICES]] ---- */
+/* ---- the program: [--unreduced] [--limit EXECUTIONS] [--preemptions N] [--random SEED] [SCENARIO [CHOICES]] ---- */
 
 /* Of bounded scenarios: a smaller world than that of the table, explored to its end, shows more than the edge of a
  * large one. */
@@ -521,15 +571,18 @@ static void explore(unsigned long limit)
     depth = 0;
     executions = pruned = total_steps = mc_plain_accesses = mc_stale_loads = 0;
     bool complete = false;
+    uint64_t seed = chance;
     do {
+        if (seed != 0) depth = 0;
         if (execute()) executions++;
         else pruned++;
         total_steps += step_count;
-        complete = !advance();
+        complete = seed == 0 && !advance();
     } while (!complete && executions + pruned < limit);
+    chance = seed;
     printf("%s: %lu executions, %lu cut as repetitions, %lu steps, %lu plain accesses, %lu outdated loads, %s",
            scenario->name, executions, pruned, total_steps, mc_plain_accesses, mc_stale_loads,
-           complete ? "complete" : "cut by the limit");
+           complete ? "complete" : seed != 0 ? "by chance" : "cut by the limit");
     if (scenario->preemptions > 0) printf(", at most %d preemptions", scenario->preemptions);
     if (scenario->stale > 0) printf(", at most %d outdated loads", scenario->stale);
     putchar('\n');
@@ -541,6 +594,7 @@ static void explore(unsigned long limit)
 static void replay(char *text)
 {
     replaying = true;
+    chance = 0;
     mc_scenario copy = *scenario; /* the string says which value: no bound may hide it */
     scenario = &copy;
     for (char *part = strtok(text, "."); part != NULL; part = strtok(NULL, ".")) {
@@ -566,6 +620,10 @@ int main(int count, char **arguments)
     }
     if (at + 1 < count && strcmp(arguments[at], "--preemptions") == 0) {
         preemptions = atoi(arguments[at + 1]);
+        at += 2;
+    }
+    if (at + 1 < count && strcmp(arguments[at], "--random") == 0) {
+        chance = strtoull(arguments[at + 1], NULL, 10) * 2 + 1; /* not 0 */
         at += 2;
     }
     bool found = false;

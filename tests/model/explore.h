@@ -66,9 +66,11 @@ void mc_name(const char *name);                      /* of the thread, in traces
 void **mc_slot(void);                                /* the thread-local slot of the core */
 bool mc_all_ended(void);                             /* in `check`: no thread is left asleep */
 void mc_set_short_of_memory(void);                   /* in `setup`: malloc may say no */
-void mc_set_short_of_threads(void);                  /* likewise: a thread may be refused */
+void mc_set_short_of_threads(int most);              /* likewise: so many threads may be refused */
 void mc_set_patient(void);                           /* likewise: no deadline of a sleep ever comes */
+void mc_set_hurried(void);                           /* likewise: a nap takes a thousand times as long by the clock */
 void mc_thread_exits(void);                          /* what the core wants done at the end of a thread */
+void mc_set_main_thread(void);                       /* in `setup`: thread 0 is the main one, and threads are counted */
 /* A token: put before taken, once each; taking waits. Ordered as a release and an acquire. */
 void mc_token_put(void *token);
 void mc_token_take(void *token);
@@ -81,7 +83,7 @@ void mc_frame_end(void);
 
 typedef enum mc_kind {
     MC_START, MC_LOAD, MC_STORE, MC_RMW, MC_FENCE, MC_LOCK, MC_FUTEX_WAIT, MC_FUTEX_SLEEP, MC_FUTEX_WAKE,
-    MC_TOKEN_PUT, MC_TOKEN_TAKE,
+    MC_TOKEN_PUT, MC_TOKEN_TAKE, MC_COUNT, MC_NAP,
 } mc_kind;
 
 typedef struct mc_step {
@@ -105,6 +107,9 @@ typedef struct mc_view {
 void mc_step_begin(mc_step *step); /* returns when the explorer has chosen this thread to make its step */
 mc_step *mc_step_now(void);        /* the record of the step under way, in the trace */
 void mc_relax(void);
+void mc_relax_on(const void *word); /* a sleep on it has been refused */
+void mc_nap(void);                 /* until another thread has made a step, or none can */
+int mc_threads_left(void);         /* those that have not come to their end */
 const mc_step *mc_spun_on(void); /* NULL: it did not spin */
 bool mc_may_be_stale(void);
 void mc_note_stale(void);
@@ -112,7 +117,7 @@ void mc_check_alive(uintptr_t address, const void *pc); /* neither freed nor in 
 
 /* system.c */
 void mc_os_reset(void);
-void mc_check_locks(int thread); /* it ends: it holds none */
+void mc_thread_ends(void);       /* its body has; it holds no locks */
 void mc_check_heap(uintptr_t address, const void *pc);
 
 /* memory.c */

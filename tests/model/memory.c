@@ -38,7 +38,7 @@ typedef struct glance { /* a load at one place in the code */
     unsigned round;
 } glance;
 
-enum { TABLE = 2048, CELLS = 16384, GLANCES = 64, DELAYS = 2, VIEWS = 8192 };
+enum { TABLE = 2048, CELLS = 16384, GLANCES = 512, DELAYS = 2, VIEWS = 8192 };
 
 static location locations[MC_LOCATIONS];
 static uint16_t table[TABLE]; /* index + 1 */
@@ -227,10 +227,14 @@ static void append(location *where, uint64_t value, int order, const mc_view *re
 static glance *glance_of(int thread, const void *pc, location *where)
 {
     unsigned at = (unsigned)(((uintptr_t)pc * 31 + where->index) * 2654435761u >> 8) % GLANCES;
-    glance *found = &glances[thread][at];
-    if (found->round != current_round || found->pc != pc || found->where != where)
+    for (unsigned tried = 0; tried < GLANCES; tried++, at = (at + 1) % GLANCES) {
+        glance *found = &glances[thread][at];
+        if (found->round == current_round && found->pc == pc && found->where == where) return found;
+        if (found->round == current_round) continue;
         *found = (glance){pc, where, UINT32_MAX, 0, current_round};
-    return found;
+        return found;
+    }
+    mc_fail("too many places that load for the explorer: raise GLANCES");
 }
 
 static bool has_newer(const mc_step *step)

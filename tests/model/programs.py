@@ -56,6 +56,17 @@ class Program:
     changes: tuple[tuple[str, str, str], ...] = ()  # source, old, new: loops that only multiply the executions
 
 
+# Tasks on fibers, whichever worker they go on with.
+MOVING = (
+    "objects/task.c",
+    "objects/runq.c",
+    "sources/timer.c",
+    "sched/sched.c",
+    "sched/worker.c",
+    "sched/park.c",
+    "sched/fiber.c",
+)
+
 PROGRAMS: Mapping[str, Program] = {
     "litmus": Program("litmus.c"),
     "fuzz": Program("fuzz.c"),
@@ -77,19 +88,8 @@ PROGRAMS: Mapping[str, Program] = {
         ("-DPG_RUNQ_SIZE=4",),
         (("sched/sched.c", ("-Dpg_dispatch=pg_real_dispatch",)),),
     ),
-    "handoff": Program(
-        "handoff.c",
-        (
-            "objects/task.c",
-            "objects/runq.c",
-            "sources/timer.c",
-            "sched/sched.c",
-            "sched/worker.c",
-            "sched/park.c",
-            "sched/fiber.c",
-        ),
-        ("-DPG_RUNQ_SIZE=4",),
-    ),
+    "handoff": Program("handoff.c", MOVING, ("-DPG_RUNQ_SIZE=4",)),
+    "monitor": Program("monitor.c", (*MOVING, "sched/monitor.c", "sched/deadlock.c"), ("-DPG_RUNQ_SIZE=4",)),
     "waits": Program(
         "waits.c",
         (

@@ -13,7 +13,7 @@
 
 #define PC __builtin_return_address(0)
 
-enum { LOCKS = 64, HEAP = 64 * 1024, BLOCKS = 256, TIMEOUTS = 2 };
+enum { LOCKS = 64, HEAP = 64 * 1024, BLOCKS = 256, TIMEOUTS = 2, HURRY = 1000 };
 
 typedef struct lock_record {
     pg_lock *lock;
@@ -43,7 +43,9 @@ static pg_nanos clock_now;
 static char heaps[MC_THREADS + 1][HEAP] __attribute__((aligned(64)));
 static size_t heap_used[MC_THREADS + 1];
 static block blocks[BLOCKS];
-static bool short_of_memory, short_of_threads, patient;
+static bool short_of_memory, patient, hurried, counting;
+static int refusals; /* of threads, that are left */
+static mc_view threads; /* the kernel counts them under a lock: siglock, in __exit_signal and do_task_stat */
 static void (*thread_exit)(void *);
 
 void mc_os_reset(void)
@@ -52,13 +54,17 @@ void mc_os_reset(void)
     memset(asleep_on, 0, sizeof asleep_on);
     memset(timeouts, 0, sizeof timeouts);
     memset(heap_used, 0, sizeof heap_used);
+    memset(&threads, 0, sizeof threads);
     clock_now = 1000;
-    short_of_memory = short_of_threads = patient = false;
+    short_of_memory = patient = hurried = counting = false;
+    refusals = 0;
 }
 
 void mc_set_short_of_memory(void) { short_of_memory = true; }
-void mc_set_short_of_threads(void) { short_of_threads = true; }
+void mc_set_short_of_threads(int most) { refusals = most; }
+void mc_set_hurried(void) { hurried = true; }
 void mc_set_patient(void) { patient = true; }
+void mc_set_main_thread(void) { counting = true; }
 
 /* ---- locks ---- */
 
@@ -109,11 +115,6 @@ void pg_lock_release(pg_lock *lock)
     mc_tick();
 }
 
-void mc_check_locks(int thread)
-{
-    for (unsigned i = 0; i < lock_count; i++)
-        if (locks[i].holder == thread) mc_fail("thread %d ended with the lock at %p", thread, (void *)locks[i].lock);
-}
 
 /* ---- tokens ---- */
 
@@ -163,7 +164,7 @@ int pg_futex_wait(atomic_uint *word, unsigned expected, pg_nanos deadline)
     mc_check_alive((uintptr_t)word, PC);
     mc_tick();
     if (mc_newest(word, sizeof *word) != expected) { /* the kernel sees what is there */
-        mc_relax();
+        mc_relax_on(word);
         return PG_OK;
     }
     asleep_on[self] = word;
@@ -209,14 +210,40 @@ long mc_syscall(long number, ...)
 
 /* ---- clock and threads ---- */
 
+static void count_step(bool writes, const void *pc)
+{
+    mc_step step = {.kind = MC_COUNT, .object = &threads, .pc = pc, .writes = writes};
+    if (!counting) return;
+    mc_step_begin(&step);
+    mc_view_join(mc_view_of(mc_self()), &threads);
+    mc_view_join(&threads, mc_view_of(mc_self()));
+    mc_tick();
+}
+
+int pg_os_thread_count(void)
+{
+    count_step(false, PC);
+    return counting ? mc_threads_left() : -1;
+}
+
+void mc_thread_ends(void)
+{
+    for (unsigned i = 0; i < lock_count; i++)
+        if (locks[i].holder == mc_self()) mc_fail("thread %d ended with the lock at %p", mc_self(), (void *)locks[i].lock);
+    count_step(true, PC);
+}
+
 pg_nanos pg_now(void) { return clock_now; }
 pg_nanos pg_deadline_after(pg_nanos timeout) { return timeout <= 0 ? PG_NEVER_WAIT : clock_now + timeout; }
-void pg_nanosleep(pg_nanos duration) { (void)duration; }
+void pg_nanosleep(pg_nanos duration)
+{
+    mc_nap();
+    clock_now += hurried ? HURRY * duration : duration;
+}
 void pg_os_yield(void) { mc_relax(); }
 int pg_cpu_count(void) { return 1; }
 unsigned long pg_os_thread_id(void) { return (unsigned long)mc_self() + 1; }
-bool pg_os_is_main_thread(void) { return false; }
-int pg_os_thread_count(void) { return -1; }
+bool pg_os_is_main_thread(void) { return counting && mc_self() == 0; }
 int pg_errno_get(void) { return errors[mc_self() + 1]; }
 void pg_errno_set(int value) { errors[mc_self() + 1] = value; }
 int *mc_errno(void) { return &errors[mc_self() + 1]; } /* for os.c: the threads are all one to the system */
@@ -234,7 +261,11 @@ void mc_thread_exits(void)
 int pg_os_thread_start(void (*body)(void *), void *argument, const char *name)
 {
     (void)name;
-    if (short_of_threads && mc_choose(2) == 1) return PG_ENOMEM;
+    if (refusals > 0 && mc_choose(2) == 1) {
+        refusals--;
+        return PG_ENOMEM;
+    }
+    count_step(true, PC);
     mc_spawn(body, argument);
     return PG_OK;
 }
