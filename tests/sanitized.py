@@ -201,9 +201,20 @@ DESELECTED = {
     "tests/test_go_chan_programs.py::test_selects_whose_other_case_never_happens_take_no_memory": "resident memory",
     "tests/test_leaks.py::test_free_lists_of_asyncio_are_left_alone": "needs a limit",
     "tests/test_scenarios.py::test_errno_matrix": "preloads a library of its own",
-    "tests/test_scenarios.py::test_fork_at_any_moment": "forks, as edges",
     "tests/test_watchdog.py::test_each_stay_is_reported_and_progress_is_not": "counts reports in a time",
 }
+FORK = (
+    "tests/test_cancel.py::test_deadlines_count_on_in_a_forks_child",
+    "tests/test_deadlock.py::test_main_that_nothing_can_wake_gets_an_error[a child of a fork]",
+    "tests/test_futures.py::test_to_thread_works_in_a_forks_child",
+    "tests/test_overflow.py::test_a_forked_child_says_so_too",
+    "tests/test_scenarios.py::test_fork_at_any_moment",
+    "tests/test_sync.py::test_a_fork_child_finds_locks_in_order",
+    "tests/test_synctest.py::TestTheCall::test_a_task_that_forks_is_alone_in_its_bubble",
+    "tests/test_timers.py::TestPrograms::test_in_a_forks_child_no_timer_is_pending_and_each_can_be_started_again",
+    "tests/test_watchdog.py::test_it_goes_on_in_the_child_of_a_fork",
+)
+DESELECTED |= dict.fromkeys(FORK, "forks, as edges")
 
 
 def library(name: str) -> str:

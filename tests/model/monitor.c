@@ -43,19 +43,19 @@ static bool is_outside(pg_fiber *fiber) { return pg_load_relaxed(&in_call) == fi
 static bool is_busy(void) { return false; }
 static const pg_hooks watched = {.is_outside = is_outside, .is_busy = is_busy};
 
-static void setup_watched_by(const pg_hooks *hooks)
+static void setup_watched_by(const pg_hooks *hooks, int workers)
 {
-    setup(hooks, 1, true);
+    setup(hooks, workers, workers == 1); /* more permits only where there is no GIL */
     pg_store_relaxed(&pg_the_sched.scavenging, true); /* by somebody who never comes to his end */
     pg_store_relaxed(&in_call, NULL);
 }
-static void setup_watched(void) { setup_watched_by(&watched); }
+static void setup_watched(void) { setup_watched_by(&watched, 1); }
 static void setup_patient(void) /* it does not wake for other reasons */
 {
     setup_watched();
     mc_set_patient();
 }
-static void setup_unknown(void) { setup_watched_by(NULL); } /* where it cannot tell */
+static void setup_unknown(void) { setup_watched_by(NULL, 1); } /* where it cannot tell */
 static void setup_lacking_a_stack(void)
 {
     setup_watched();
@@ -207,12 +207,12 @@ static const pg_hooks staying = {.is_outside = is_outside, .is_busy = is_busy, .
                                  .may_have_to_stay = may_have_to_stay, .may_stray = may_not_stray};
 static void setup_straying(void)
 {
-    setup_watched_by(&straying);
+    setup_watched_by(&straying, 1);
     mc_set_hurried();
 }
 static void setup_staying(void)
 {
-    setup_watched_by(&staying);
+    setup_watched_by(&staying, 1);
     mc_set_hurried();
 }
 static void wait_0_and_unblock_0(job *it)
@@ -262,8 +262,7 @@ static const pg_hooks forsaken = {.thread_interrupted = never_interrupted, .thre
 
 static void setup_main(const pg_hooks *hooks, int workers)
 {
-    setup_watched_by(hooks);
-    MC_CHECK(pg_sched_set_workers(workers) == PG_OK);
+    setup_watched_by(hooks, workers);
     mc_set_main_thread();
     is_told = false;
 }
