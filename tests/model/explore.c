@@ -17,8 +17,7 @@ typedef struct thread {
     void (*body)(void *);
     void *argument;
     const char *name;
-    bool gone, ended;    /* seen from outside the process; and really */
-    bool relaxed;        /* it spins, see mc_spun_on */
+    bool ended, relaxed;    /* the latter: it spins, see mc_spun_on */
     const void *relaxed_on; /* what it did not get to sleep on, or NULL */
     mc_step pending;
     uint32_t step_count;
@@ -115,7 +114,7 @@ static void thread_main(void *argument)
     thread *self = argument;
     self->body(self->argument);
     mc_thread_ends();
-    self->gone = self->ended = true;
+    self->ended = true;
     pg_switch(&self->sp, explorer_sp, NULL);
     abort();
 }
@@ -170,7 +169,7 @@ void mc_nap(void)
 int mc_threads_left(void)
 {
     int count = 0;
-    for (unsigned i = 0; i < thread_count; i++) count += !threads[i].gone;
+    for (unsigned i = 0; i < thread_count; i++) count += !threads[i].ended;
     return count;
 }
 

@@ -9,7 +9,7 @@
  * Schedules. Threads are coroutines of one OS thread. Each atomic operation, each taking of a lock, each futex call
  * is a step; before it the explorer chooses who makes the next one. Depth first, by running again from the start;
  * dynamic partial-order reduction with sleep sets leaves out schedules that differ in the order of independent steps
- * only.
+ * only. Where a world is too large for all of them, some are made by chance.
  *      Flanagan, Godefroid: Dynamic partial-order reduction for model checking software. POPL 2005.
  *      Abdulla, Aronis, Jonsson, Sagonas: Optimal dynamic partial order reduction. POPL 2014.
  *      Norris, Demsky: CDSChecker: checking concurrent data structures written with C/C++ atomics. OOPSLA 2013.
@@ -71,6 +71,7 @@ void mc_set_patient(void);                           /* likewise: no deadline of
 void mc_set_hurried(void);                           /* likewise: a nap takes a thousand times as long by the clock */
 void mc_thread_exits(void);                          /* what the core wants done at the end of a thread */
 void mc_set_main_thread(void);                       /* in `setup`: thread 0 is the main one, and threads are counted */
+void mc_nap(void);                                   /* until another thread has made a step, or none can */
 /* A token: put before taken, once each; taking waits. Ordered as a release and an acquire. */
 void mc_token_put(void *token);
 void mc_token_take(void *token);
@@ -108,8 +109,7 @@ void mc_step_begin(mc_step *step); /* returns when the explorer has chosen this 
 mc_step *mc_step_now(void);        /* the record of the step under way, in the trace */
 void mc_relax(void);
 void mc_relax_on(const void *word); /* a sleep on it has been refused */
-void mc_nap(void);                 /* until another thread has made a step, or none can */
-int mc_threads_left(void);         /* those that have not come to their end */
+int mc_threads_left(void);          /* those that have not come to their end */
 const mc_step *mc_spun_on(void); /* NULL: it did not spin */
 bool mc_may_be_stale(void);
 void mc_note_stale(void);

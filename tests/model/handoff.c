@@ -63,16 +63,6 @@ static void unblock(job *it)
 
 /* ---- a task waits, another wakes it: it may go on elsewhere ---- */
 
-static void wait_0(job *it)
-{
-    (void)it;
-    wait_for(0);
-}
-static void end_0(job *it)
-{
-    (void)it;
-    end_wait(0);
-}
 static void spawner(void)
 {
     mc_name("spawner");
@@ -212,12 +202,6 @@ static void spawner_of_streak(void)
     spawn(2, wake_two_after_a_streak);
 }
 /* Its timer is to ring although its worker blocks, and the timer is all there is. */
-static pg_timer timer;
-static pg_task *ring(pg_timer *rung)
-{
-    (void)rung;
-    return &jobs[1].task;
-}
 static pg_task *ring_0(pg_timer *rung)
 {
     (void)rung;

@@ -92,6 +92,7 @@ static void setup(const pg_hooks *hooks, int workers, bool exclusive)
         jobs[i].body = nothing;
     }
 }
+
 static int idle_workers;
 
 static void check_workers(void)
@@ -163,6 +164,25 @@ static bool end_wait(int number)
     pg_lock_release(&waits_lock);
     if (won) pg_sched_enqueue(task);
     return won;
+}
+
+static void wait_0(job *it)
+{
+    (void)it;
+    wait_for(0);
+}
+static void end_0(job *it)
+{
+    (void)it;
+    end_wait(0);
+}
+
+/* A timer whose end makes the second job ready. */
+static pg_timer timer;
+static pg_task *ring(pg_timer *rung)
+{
+    (void)rung;
+    return &jobs[1].task;
 }
 
 #endif

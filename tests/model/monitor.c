@@ -67,12 +67,10 @@ static void setup_lacking_threads(void)
     mc_set_short_of_threads(1);
 }
 
-static void nothing_more(job *it) { (void)it; }
-
 /* The monitor has seen that nobody needs it, and is about to sleep. */
 static void put_to_sleep(void)
 {
-    spawn(2, nothing_more);
+    spawn(2, nothing);
     while (pg_load_seqcst(&pg_the_sched.monitor_word) != 0) pg_cpu_relax();
 }
 
@@ -103,7 +101,7 @@ static void spawner_of_blocked_before_sleep(void)
 {
     enum { ROUNDS = 4 };
     mc_name("spawner");
-    spawn(2, nothing_more);
+    spawn(2, nothing);
     for (int i = 0; i < ROUNDS; i++) mc_nap();
     spawner_of_blocked();
 }
@@ -146,12 +144,6 @@ static void spawner_that_unblocks(void)
     unblock(0);
 }
 /* It blocks when its timer is running, and the timer's task is who ends that. */
-static pg_timer timer;
-static pg_task *ring(pg_timer *rung)
-{
-    (void)rung;
-    return &jobs[1].task;
-}
 static void start_timer_and_block(job *it)
 {
     (void)it;
@@ -169,21 +161,16 @@ static void spawner_of_timer(void)
 static void spawner_of_one(void)
 {
     mc_name("spawner");
-    spawn(0, nothing_more);
+    spawn(0, nothing);
 }
 static void spawner_of_one_after_sleep(void)
 {
     mc_name("spawner");
     put_to_sleep();
-    spawn(0, nothing_more);
+    spawn(0, nothing);
 }
 
 /* Whoever waits tries again to start the threads that were refused, or the monitor does. */
-static void end_0(job *it)
-{
-    (void)it;
-    end_wait(0);
-}
 static void waiter(void)
 {
     mc_name("waiter");
@@ -220,11 +207,6 @@ static void wait_0_and_unblock_0(job *it)
     (void)it;
     wait_for(0);
     unblock(0);
-}
-static void wait_0(job *it)
-{
-    (void)it;
-    wait_for(0);
 }
 static void spawner_of_strayed(void)
 {
@@ -454,7 +436,7 @@ static void thread_that_starts_another_and_waits_in_vain(void)
 static void main_beside_a_worker(void)
 {
     mc_name("main");
-    spawn(2, nothing_more);
+    spawn(2, nothing);
     wait_for(0);
 }
 static void thread_that_spawns(void)
@@ -487,7 +469,7 @@ static void main_beside_a_pinned_task(void)
 static void main_of_a_task_that_ends(void)
 {
     mc_name("main");
-    spawn(0, nothing_more);
+    spawn(0, nothing);
     main_waits_in_vain();
 }
 static void main_of_a_thread_that_goes(void)
