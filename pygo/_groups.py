@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -37,7 +38,12 @@ class TaskGroup:
     def __enter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError("a TaskGroup can be entered once")
-        self._scope.__enter__()
+        try:
+            self._scope.__enter__()
+        except BaseException:  # Ctrl-C when it had been entered already, or no memory for it
+            with suppress(RuntimeError):
+                self._scope.__exit__(None, None, None)
+            raise
         self._tasks._on_failure = self._child_failed
         self._state = "open"
         return self
@@ -71,28 +77,34 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if error is not None:
-            if not isinstance(error, (Cancelled, *_ENDS_THE_PROGRAM)):
-                self._failures.append(error)
-            self.cancel()
-        ending = error
+        ending, cancelled_itself = error, False
         try:
-            interruption = self._wait_for_all()
-            if interruption is not None and (ending is None or not isinstance(interruption, Cancelled)):
-                ending = interruption
-        except BaseException:  # interrupted once more: leave what has not ended behind
-            self._scope.__exit__(None, None, None)
-            raise
-        else:
-            return self._end(error, ending)
+            try:  # the main thread can be interrupted between any two steps
+                if error is not None:
+                    if not isinstance(error, (Cancelled, *_ENDS_THE_PROGRAM)):
+                        self._failures.append(error)
+                    self.cancel()
+                try:
+                    self._tasks.wait()
+                except BaseException as interruption:  # Cancelled, or Ctrl-C in the main thread
+                    self.cancel()
+                    with shield():
+                        self._tasks.wait()
+                    if ending is None or not isinstance(interruption, Cancelled):
+                        ending = interruption
+            except BaseException:  # interrupted once more: leave what has not ended behind
+                self.cancel()
+                raise
+            finally:
+                self._state = "over"
+                del self._tasks._on_failure  # which refers to the group
+                cancelled_itself = self._scope.__exit__(None, ending, None)
+            return self._outcome(error, ending, cancelled_itself)
         finally:
-            self._state = "over"
-            del self._tasks._on_failure  # which refers to the group
-            error = ending = interruption = None  # they refer to this frame
+            error = ending = None  # they refer to this frame
 
-    def _end(self, error: BaseException | None, ending: BaseException | None) -> bool:
+    def _outcome(self, error: BaseException | None, ending: BaseException | None, cancelled_itself: bool) -> bool:
         """Raise what the group comes to; or whether the block's own exception, if any, ends here."""
-        cancelled_itself = bool(self._scope.__exit__(type(ending) if ending else None, ending, None))
         failures, self._failures = self._failures, []
         try:
             if isinstance(ending, _ENDS_THE_PROGRAM):
@@ -106,17 +118,6 @@ class TaskGroup:
             return cancelled_itself
         finally:
             del failures, error, ending  # likewise
-
-    def _wait_for_all(self) -> BaseException | None:
-        """Returns what interrupted the wait: Cancelled, or Ctrl-C in the main thread."""
-        try:
-            self._tasks.wait()
-        except BaseException as interruption:
-            self.cancel()
-            with shield():
-                self._tasks.wait()
-            return interruption
-        return None
 
     def _check_open(self) -> None:
         if self._state != "open":

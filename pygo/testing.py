@@ -209,26 +209,28 @@ def bubble(fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     if _bubble():
         raise RuntimeError("a bubble inside of another")
     this = _Bubble()
-    root = this.start(fn, *args, **kwargs)
-    try:
-        left = _run(this)
+    try:  # from before the first task is there: the main thread can be interrupted between any two steps
+        root = this.start(fn, *args, **kwargs)
+        _wait(this)
+        left = this.tasks()
         if left:
             _raise_stuck(this, root, left)
         return root.result()
     finally:
-        this.drop_timers()
+        try:
+            if this.tasks():
+                _end(this)
+        finally:
+            this.drop_timers()
 
 
-def _run(this: _Bubble) -> list[Task[Any]]:
-    """Wait until nothing happens any more; returns the tasks that are left then."""
+def _wait(this: _Bubble) -> None:
+    """Until nothing happens any more."""
     try:
         this.wait()
-    except BaseException as error:
-        if isinstance(error, DeadlockError):  # the main thread's: the bubble itself is not stuck
-            error.add_note("A task of the bubble waits for what was made outside. Meanwhile its clock stands still.")
-        _end(this)
+    except DeadlockError as error:  # the main thread's: the bubble itself is not stuck
+        error.add_note("A task of the bubble waits for what was made outside. Meanwhile its clock stands still.")
         raise
-    return this.tasks()
 
 
 def _end(this: _Bubble) -> None:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType, ModuleType
+from typing import Any, Self, TypeVar
 
 import pygo
 
@@ -263,3 +264,32 @@ def run_program(
 ) -> Finished:
     """Run ``source`` as a program of its own and return its exit code, standard output and standard error."""
     return Program(source, *args, env=env, options=options).finish(timeout if timeout == HANG else timeout * SLOWNESS)
+
+
+class Interruption:
+    """As a context: Ctrl-C in the calling thread at the ``step``th moment when a function of ``module`` could get it.
+
+    CPython looks for signals where a Python function begins and where one in C has returned, among others.
+    """
+
+    def __init__(self, module: ModuleType, step: int, exempt: tuple[str, ...] = ()) -> None:
+        self.file, self.step, self.exempt = module.__file__, step, exempt
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        here = event == "c_return" or (event == "call" and code.co_name not in self.exempt)
+        if here and code.co_filename == self.file:
+            self.step -= 1
+            if self.step == 0:
+                raise KeyboardInterrupt
+
+    @property
+    def came(self) -> bool:
+        return self.step <= 0

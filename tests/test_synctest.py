@@ -5,7 +5,9 @@ The table of Go's tests and their counterparts is in docs/testing.md.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import sys
 import threading
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import HANG, in_task, in_thread, run_program, scaled, wait_until
+from helpers import HANG, Interruption, in_task, in_thread, run_program, scaled, wait_until
 
 import pygo
 from pygo import context, sync, testing
@@ -1315,6 +1317,22 @@ class TestTheCall:
                 print("interrupted", len(pygo.all_tasks()))
         """
         assert run_program(program).out == "cleaned up\ninterrupted 0\n"
+
+    @pytest.mark.parametrize("stuck", [False, True])
+    def test_ctrl_c_at_any_step_leaves_no_task_behind(self, stuck: bool, workers: int) -> None:
+        def main() -> None:
+            nobodys = pygo.Channel[int]()
+            for _ in range(3):
+                pygo.spawn(nobodys.recv if stuck else pygo.yield_now)
+
+        expected = (KeyboardInterrupt, pygo.DeadlockError) if stuck else (KeyboardInterrupt,)
+        for step in itertools.count(1):
+            with Interruption(testing, step, exempt=("bubble",)) as interruption, contextlib.suppress(*expected):
+                bubble(main)
+            assert pygo.all_tasks() == []
+            if not interruption.came:
+                break
+        assert step > 4
 
     def test_it_leaves_nothing_behind(self, workers: int) -> None:
         def main() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import weakref
 from typing import Any
 
 import pytest
-from helpers import HANG, PLACES, in_task, run_program, wait_until
+from helpers import HANG, PLACES, Interruption, in_task, run_program, wait_until
 
 import pygo
+from pygo import _groups
 
 
 @pytest.fixture(params=list(PLACES))
@@ -419,6 +421,27 @@ def test_ctrl_c_in_the_main_thread_ends_the_group() -> None:
         """
     )
     assert finished.ok().out == "child ended\ninterrupted\n"
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_ctrl_c_at_any_step_leaves_no_task_running(failing: bool, workers: int) -> None:
+    """But for the very first one of `__exit__`, at which it has not begun."""
+    for step in itertools.count(1):
+        expected = (KeyboardInterrupt, ExceptionGroup) if failing else (KeyboardInterrupt,)
+        with (
+            Interruption(_groups, step, exempt=("__exit__",)) as interruption,
+            contextlib.suppress(*expected),
+            pygo.TaskGroup() as tg,
+        ):
+            for _ in range(3):
+                tg.spawn(forever)
+            if failing:
+                fail(ValueError("of the block"))
+            tg.cancel()
+        wait_until(lambda: not pygo.all_tasks())
+        if not interruption.came:
+            break
+    assert step > 4
 
 
 def test_a_hundred_thousand_tasks_are_cancelled_and_run_their_finally_blocks() -> None:

@@ -154,6 +154,7 @@ static PyObject *bubble_drop_timers(BubbleObject *self, PyObject *unused)
 
 static PyObject *bubble_close(BubbleObject *self, PyObject *unused)
 {
+    if (self->closing) Py_RETURN_NONE; /* who does not end on being cancelled is not waited for again */
     self->closing = true;
     timer_drop_all(&self->core.timers);
     if (self->over && self->core.total > 0) { /* else it stays so */
@@ -181,7 +182,7 @@ static PyMethodDef bubble_methods[] = {
     {"tasks", (PyCFunction)bubble_tasks, METH_NOARGS,
      PyDoc_STR("tasks($self, /)\n--\n\nA list of those that have not ended, oldest first.")},
     {"close", (PyCFunction)bubble_close, METH_NOARGS,
-     PyDoc_STR("close($self, /)\n--\n\nCancel all tasks that are left; those that must not wait for ever. Then wait() again.")},
+     PyDoc_STR("close($self, /)\n--\n\nCancel all tasks that are left; those that must not wait for ever. Then wait() again.\nOnly the first call does anything.")},
     {"drop_timers", (PyCFunction)bubble_drop_timers, METH_NOARGS,
      PyDoc_STR("drop_timers($self, /)\n--\n\nLet go of the timers that are still pending.")},
     {NULL, NULL, 0, NULL},

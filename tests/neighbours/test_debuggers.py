@@ -41,9 +41,10 @@ def outer_spinning():
 def sleeping():
     time.sleep(60)
 
-for function in (outer_parked, parked_below_c, outer_spinning, sleeping):
+for function in (outer_parked, parked_below_c, outer_spinning):
     pygo.Task(function)
-while never.waiting_receivers < 2:
+asleep = pygo.Task(sleeping)
+while never.waiting_receivers < 2 or asleep.state != "blocked":
     time.sleep(0.001)
 print("ready")
 time.sleep(60)
