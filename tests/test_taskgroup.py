@@ -400,7 +400,7 @@ def test_a_group_leaves_nothing_behind() -> None:
 def test_ctrl_c_in_the_main_thread_ends_the_group() -> None:
     finished = run_program(
         """
-        import os, signal, pygo
+        import os, signal, sys, threading, pygo
 
         def child():
             try:
@@ -409,7 +409,8 @@ def test_ctrl_c_in_the_main_thread_ends_the_group() -> None:
                 print("child ended", flush=True)
 
         def interrupt(other):
-            while other.state != "waiting":
+            main = threading.main_thread().ident
+            while other.state != "waiting" or sys._current_frames()[main].f_code.co_name != "__exit__":
                 pygo.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
 
