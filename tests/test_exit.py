@@ -300,6 +300,27 @@ class TestAtExit:
         )
         assert (program.code, program.out, program.err) == (0, "woken\n", "")
 
+    def test_timers_that_are_due_then_use_no_cpu(self, workers: int) -> None:
+        """Tasks rest for good in the handlers that were there before pygo, however long those take."""
+        program = run_program(
+            """
+            import atexit, time
+
+            @atexit.register
+            def handler():
+                begin, used = time.monotonic(), time.process_time()
+                while time.monotonic() < begin + 0.4:
+                    time.sleep(0.1)
+                print((time.process_time() - used) / (time.monotonic() - begin))
+
+            import pygo
+            tasks = [pygo.spawn(pygo.sleep, 0.1) for _ in range(3)]
+            pygo.sleep(0.01)
+            """,
+            env={"PYGO_WORKERS": str(workers)},
+        ).ok()
+        assert float(program.out) < 0.2
+
     def test_a_task_may_register_handlers(self) -> None:
         program = run_program(
             """

@@ -474,8 +474,10 @@ static bool rest(pg_worker *worker)
         bool surplus = worker->pinned_task == NULL && pg_load_relaxed(&sched->thread_count) > pg_load_relaxed(&sched->limit);
         pg_nanos until = surplus ? retire_at : PG_FOREVER;
         pg_nanos timer = pg_load_seqcst(&sched->timers.next_deadline);
-        /* While permits are all in use their holders and the monitor look at timers; a due one must not make us spin. */
-        bool keeper = pg_load_seqcst(&sched->timekeeper) == worker && pg_load_seqcst(&sched->permits_free) > 0;
+        /* While permits are all in use their holders and the monitor look at timers, and at the end of the process nobody
+         * does; a due one must not make us spin. */
+        bool keeper = pg_load_seqcst(&sched->timekeeper) == worker && pg_load_seqcst(&sched->permits_free) > 0 &&
+                      !pg_load_relaxed(&sched->stopping);
         if (keeper && timer < until) until = pg_load_relaxed(&pg_fibers_are_many) ? later(timer, pg_now() + PG_NAP) : timer;
         if (pg_threads_lacking()) {
             pg_threads_retry();
