@@ -52,7 +52,7 @@ def test_every_execution_passes(builder: Builder, name: str) -> None:
 
 
 # The first executions in order differ only in their last steps.
-LARGE = ("workers", "handoff", "monitor")
+LARGE = ("workers", "handoff", "monitor", "exits")
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -485,6 +485,60 @@ PLANTED = [
         "owner_and_thief",
         "data race",
     ),
+    Planted(
+        "stop_that_does_not_wait",
+        "sched/lifecycle.c",
+        "if (worker->alive && worker->sleep == AWAKE) rest = false;",
+        "(void)worker;",
+        "exits",
+        "yielding_tasks_stop",
+        "!pg_load_relaxed(&stopped)",
+    ),
+    Planted(
+        "worker_not_told_of_the_stop",
+        "sched/lifecycle.c",
+        "if (stopping) atomic_fetch_or_explicit(&worker->attention, ATTEND_STOP, memory_order_seq_cst);\n        else ",
+        "if (!stopping) ",
+        "exits",
+        "stops_at_once",
+        "it went on",
+    ),
+    Planted(
+        "nobody_looks_for_work_after_the_stop",
+        "sched/lifecycle.c",
+        "    pg_wake_if_free(); /* to look for work, and to keep time */\n",
+        "",
+        "exits",
+        "resumes_a_sleeper",
+        "jobs[i].ended ==",
+    ),
+    Planted(
+        "tasks_that_go_on_after_the_wait_of_a_handler",
+        "sched/park.c",
+        "    if (PG_UNLIKELY(resumed)) pg_sched_stop(PG_REST_TIME);\n",
+        "    (void)resumed;\n",
+        "exits",
+        "waits_then",
+        "pg_the_sched.stopping",
+    ),
+    Planted(
+        "stack_trimmed_under_a_task_that_goes_on",
+        "sched/fiber.c",
+        "if (!pg_cas_acqrel(&task->state, &seen, PG_TASK_ACTIVE)) return TRIM_NOTHING;",
+        "pg_store_relaxed(&task->state, PG_TASK_ACTIVE);",
+        "handoff",
+        "scavenged",
+        "PG_TASK_PARKED",
+    ),
+    Planted(
+        "task_woken_while_its_stack_is_trimmed_forgotten",
+        "sched/fiber.c",
+        "    pg_sched_enqueue_last(task);\n    return outcome;",
+        "    return outcome;",
+        "handoff",
+        "scavenged",
+        "jobs[i].ended ==",
+    ),
 ]
 
 
@@ -493,7 +547,7 @@ def test_planted_bug_is_found(builder: Builder, planted: Planted) -> None:
     text = (CSRC / planted.source).read_text()
     assert text.count(planted.old) == 1, f"{planted.source} has changed: adapt the planted bug"
     program = builder.mutated(planted.program, planted.source, text.replace(planted.old, planted.new))
-    by_chance = ("--limit", "100000", "--random", "1") if planted.program == "monitor" else ()
+    by_chance = ("--limit", "100000", "--random", "1") if planted.program in ("monitor", "exits") else ()
     result = run(program, *by_chance, planted.scenario)
     assert result.code == 1, result.output
     assert planted.finds in result.output.splitlines()[0], result.output

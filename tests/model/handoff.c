@@ -537,6 +537,52 @@ static void thread_that_comes_back(void)
     mc_thread_exits();
 }
 
+/* ---- the scavenger trims the stacks of tasks that wait, and of nobody, while others wake them from outside ---- */
+
+static const pg_hooks serial = {.enter = enter, .leave = leave, .is_busy = is_busy, .serial = true};
+static void setup_scavenged(void)
+{
+    setup(&serial, 1, true);
+    pg_store_relaxed(&pg_the_sched.scavenge_interval, 0); /* the clock stands still */
+}
+static void scavenge_and_wake(void)
+{
+    enum { NAPS = 6 }; /* by then it waits, or not */
+    mc_name("monitor");
+    mc_token_put(&interpreter);
+    spawn(0, wait_0);
+    for (int i = 0; i < NAPS; i++) mc_nap();
+    pg_fibers_scavenge();
+    end_wait(0);
+}
+/* Stacks of tasks that have ended, beside others that begin on them. */
+static void scavenge_and_spawn(void)
+{
+    enum { NAPS = 6 };
+    mc_name("monitor");
+    mc_token_put(&interpreter);
+    spawn(0, nothing);
+    for (int i = 0; i < NAPS; i++) mc_nap();
+    pg_fibers_scavenge();
+    spawn(1, nothing);
+}
+static unsigned long trimmed, untrimmed; /* executions */
+static void check_scavenged(void)
+{
+    for (int i = 0; i < TASKS; i++) MC_CHECK(jobs[i].ended == jobs[i].spawned);
+    MC_CHECK(!pg_load_relaxed(&pg_the_sched.scavenging));
+    check_workers();
+    bool any = false;
+    for (pg_node *node = pg_the_sched.fibers.next; node != &pg_the_sched.fibers; node = node->next)
+        any |= pg_container_of(node, pg_fiber, all)->trimmed_park != 0;
+    *(any ? &trimmed : &untrimmed) += 1;
+}
+static void conclude_scavenged(void)
+{
+    MC_CHECK(trimmed > 0 && untrimmed > 0);
+    trimmed = untrimmed = 0;
+}
+
 /* ---- one worker that has a task as its next, or a timer to start, against who takes its permit, alone ---- */
 
 static pg_worker alone;
@@ -680,5 +726,7 @@ const mc_scenario mc_scenarios[] = {
     {"threads_come_and_go", setup_one, {thread_that_goes, thread_that_comes_later}, check, BOUNDS},
     {"thread_waits", setup_one, {thread_that_waits}, check, BOUNDS},
     {"thread_comes_back", setup_interpreter, {thread_that_comes_back}, check, BOUNDS},
+    {"scavenged", setup_scavenged, {scavenge_and_wake}, check_scavenged, conclude_scavenged, BOUNDS},
+    {"scavenged_free", setup_scavenged, {scavenge_and_spawn}, check_scavenged, BOUNDS},
     {.name = NULL},
 };

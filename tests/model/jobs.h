@@ -53,7 +53,16 @@ int pg_stack_get(pg_stack *stack, size_t size)
 }
 
 ABSENT_VOID(pg_stack_put, (pg_stack *stack))
-ABSENT(bool, pg_stack_trim, (pg_stack *stack, char *keep_from), false)
+
+/* Plain: whoever uses a stack, and who gives back what it does not use, have to be ordered by what they tell each other. */
+static int uses[STACKS];
+static void use_stack_of(const char *address) { uses[(address - stacks[0]) / STACK_BYTES]++; }
+bool pg_stack_trim(pg_stack *stack, char *keep_from)
+{
+    MC_CHECK(keep_from > stack->base && keep_from <= stack->top);
+    use_stack_of(stack->base);
+    return true;
+}
 ABSENT_VOID(pg_bubble_rest, (pg_fiber *fiber))
 pg_nanos pg_sched_now(void) { return pg_now(); }
 
@@ -70,7 +79,10 @@ static void run_job(pg_task *task)
     pg_lock_acquire(&pg_the_sched.lock);
     MC_CHECK(worker->permit || pg_load_relaxed(&worker->attention) != 0); /* P1 */
     pg_lock_release(&pg_the_sched.lock);
+    char here;
+    use_stack_of(&here);
     it->body(it);
+    use_stack_of(&here);
     MC_CHECK(task->fiber->pin_depth > 0 || task->fiber->pinned == NULL);
     it->ended = true;
 }
@@ -151,6 +163,7 @@ static void wait_for(int number)
     waiting[number] = self;
     pg_lock_release(&waits_lock);
     MC_CHECK(pg_sched_park_until(self, &done[number], PG_FOREVER) == PG_OK);
+    MC_CHECK(mc_newest(&self->state, sizeof self->state) != PG_TASK_PARKED);
 }
 
 /* Whether the other has to be sent off: it was waiting. */
@@ -166,12 +179,12 @@ static bool end_wait(int number)
     return won;
 }
 
-static void wait_0(job *it)
+static inline void wait_0(job *it)
 {
     (void)it;
     wait_for(0);
 }
-static void end_0(job *it)
+static inline void end_0(job *it)
 {
     (void)it;
     end_wait(0);

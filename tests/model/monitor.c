@@ -6,49 +6,13 @@
  * executions. Where somebody is going to wake it no look may say that nobody can: `false_alarm`. Where nobody is, some look
  * must.
  */
-#include "jobs.h"
+#include "monitored.h"
 
 #include <stdio.h>
 
-#include "os/fault.h"
-
-/* ---- what there is instead of the rest of the core ---- */
-
-void pg_overflow_setup(void) {}
-void *pg_fault_stack_take(void) { return NULL; }
-void pg_fault_stack_drop(void *stack) { (void)stack; }
-void pg_stack_cool(void) {}
-bool pg_stack_any_warm(void) { return false; }
-void pg_watch_worker(pg_worker *worker, pg_nanos now) { (void)worker, (void)now; }
-void pg_trace(pg_nanos now) { (void)now; }
 bool pg_sched_resume(void) { return false; }
 ABSENT(bool, pg_sched_stop, (pg_nanos patience), false)
-ABSENT(bool, pg_os_thread_wants_cpu, (unsigned long id), false)
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
-atomic_int pg_bubble_count;
 
-/* ---- calls that block, and what ends them; the monitor can tell who sits in one ---- */
-
-static char ends[2];
-static _Atomic(pg_fiber *) in_call;
-
-static void block(int call)
-{
-    pg_store_relaxed(&in_call, pg_sched_self()->fiber);
-    mc_token_take(&ends[call]);
-    pg_store_relaxed(&in_call, NULL);
-}
-static void unblock(int call) { mc_token_put(&ends[call]); }
-static bool is_outside(pg_fiber *fiber) { return pg_load_relaxed(&in_call) == fiber; }
-static bool is_busy(void) { return false; }
-static const pg_hooks watched = {.is_outside = is_outside, .is_busy = is_busy};
-
-static void setup_watched_by(const pg_hooks *hooks, int workers)
-{
-    setup(hooks, workers, workers == 1); /* more permits only where there is no GIL */
-    pg_store_relaxed(&pg_the_sched.scavenging, true); /* by somebody who never comes to his end */
-    pg_store_relaxed(&in_call, NULL);
-}
 static void setup_watched(void) { setup_watched_by(&watched, 1); }
 static void setup_patient(void) /* it does not wake for other reasons */
 {
@@ -232,14 +196,11 @@ static void spawner_that_waits_long(void)
 static unsigned long told, untold; /* executions in which it has been told that it is stuck, and others */
 static bool is_told;
 
-static bool never_interrupted(void) { return false; }
-static bool false_alarm(void) { mc_fail("nobody can wake the main thread, it says, but somebody does"); }
 static bool alarm(void)
 {
     is_told = true;
     return true;
 }
-static const pg_hooks awaited = {.thread_interrupted = never_interrupted, .thread_stuck = false_alarm};
 static const pg_hooks forsaken = {.thread_interrupted = never_interrupted, .thread_stuck = alarm};
 
 static void setup_main(const pg_hooks *hooks, int workers)

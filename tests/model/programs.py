@@ -90,6 +90,11 @@ PROGRAMS: Mapping[str, Program] = {
     ),
     "handoff": Program("handoff.c", MOVING, ("-DPG_RUNQ_SIZE=4",)),
     "monitor": Program("monitor.c", (*MOVING, "sched/monitor.c", "sched/deadlock.c"), ("-DPG_RUNQ_SIZE=4",)),
+    "exits": Program(
+        "exits.c",
+        (*MOVING, "sched/monitor.c", "sched/deadlock.c", "sched/lifecycle.c"),
+        ("-DPG_RUNQ_SIZE=4",),
+    ),
     "waits": Program(
         "waits.c",
         (
