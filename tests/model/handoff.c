@@ -555,6 +555,29 @@ static void scavenge_and_wake(void)
     pg_fibers_scavenge();
     end_wait(0);
 }
+/* On another worker than where it waits: that has lost its permit at any moment. */
+static void scavenge_elsewhere_and_wake(void)
+{
+    enum { MOMENTS = 6 };
+    mc_name("monitor");
+    mc_token_put(&interpreter);
+    spawn(0, wait_0);
+    for (unsigned i = mc_choose(MOMENTS); i-- > 0;) mc_nap();
+    pg_take_permit_away(pg_load_acquire(&pg_the_sched.table[0]));
+    pg_fibers_scavenge();
+    end_wait(0);
+}
+static void scavenge_twice(void)
+{
+    enum { NAPS = 6 };
+    mc_name("monitor");
+    mc_token_put(&interpreter);
+    for (int number = 0; number < 2; number++) {
+        spawn(number, nothing);
+        for (int i = 0; i < NAPS; i++) mc_nap();
+        pg_fibers_scavenge();
+    }
+}
 /* Stacks of tasks that have ended, beside others that begin on them. */
 static void scavenge_and_spawn(void)
 {
@@ -727,6 +750,8 @@ const mc_scenario mc_scenarios[] = {
     {"thread_waits", setup_one, {thread_that_waits}, check, BOUNDS},
     {"thread_comes_back", setup_interpreter, {thread_that_comes_back}, check, BOUNDS},
     {"scavenged", setup_scavenged, {scavenge_and_wake}, check_scavenged, conclude_scavenged, BOUNDS},
+    {"scavenged_elsewhere", setup_scavenged, {scavenge_elsewhere_and_wake}, check_scavenged, BOUNDS},
+    {"scavenged_twice", setup_scavenged, {scavenge_twice}, check_scavenged, BOUNDS},
     {"scavenged_free", setup_scavenged, {scavenge_and_spawn}, check_scavenged, BOUNDS},
     {.name = NULL},
 };
