@@ -100,6 +100,7 @@ FINDS = {
     "bad_lock_order": "deadlock",
     "bad_wake_before_store": "deadlock",
     "bad_spin_for_ever": "no end",
+    "bad_loop_without_steps": "not a step in",
     "bad_frame": "that may have ended",
 }
 

@@ -1,10 +1,12 @@
 /* The explorer: threads, the choice of schedules, traces; see explore.h. */
 #include "explore.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "machine/switch.h"
@@ -553,6 +555,18 @@ void pg_fatal_at(const char *function, const char *format, ...)
     mc_fail("fatal error in %s: %s", function, text);
 }
 
+/* Of plain code that never comes to its next step, as with a list that has become a ring. */
+enum { PATIENCE = 2 }; /* seconds of CPU time; a step takes microseconds */
+static void look_for_steps(int number)
+{
+    static unsigned long before_execution, before_step;
+    (void)number;
+    if (executions + pruned == before_execution && step_count == before_step && running >= 0)
+        mc_fail("no end: not a step in %d s", PATIENCE);
+    before_execution = executions + pruned;
+    before_step = step_count;
+}
+
 /* ---- the program: [--unreduced] [--limit EXECUTIONS] [--preemptions N] [--random SEED] [SCENARIO [CHOICES]] ---- */
 
 /* Of bounded scenarios: a smaller world than that of the table, explored to its end, shows more than the edge of a
@@ -625,6 +639,9 @@ int main(int count, char **arguments)
         chance = strtoull(arguments[at + 1], NULL, 10) * 2 + 1; /* not 0 */
         at += 2;
     }
+    struct itimerval patience = {{PATIENCE, 0}, {PATIENCE, 0}};
+    signal(SIGPROF, look_for_steps);
+    setitimer(ITIMER_PROF, &patience, NULL);
     bool found = false;
     for (const mc_scenario *each = mc_scenarios; each->name != NULL; each++) {
         if (at < count && strcmp(arguments[at], each->name) != 0) continue;

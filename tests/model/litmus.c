@@ -108,6 +108,7 @@ THREAD(futex_wake, plain = 1; pg_store_release(&x, 1); pg_futex_wake(&x, 1))
 THREAD(futex_wake_early, pg_futex_wake(&x, 1); plain = 1; pg_store_release(&x, 1))
 static void got(void) { MC_CHECK(a == 1); }
 THREAD(spin, while (pg_load_acquire(&x) == 0) pg_cpu_relax(); a = (unsigned)plain)
+THREAD(loop, pg_store_relaxed(&x, 1); for (;;) __asm__ volatile(""))
 THREAD(token_put, plain = 1; mc_token_put(&x))
 THREAD(token_take, mc_token_take(&x); a = (unsigned)plain)
 
@@ -166,6 +167,7 @@ const mc_scenario mc_scenarios[] = {
     {"bad_lock_order", setup, {lock_both, lock_both_reversed}, two},
     {"bad_wake_before_store", setup, {futex_wait, futex_wake_early}, got},
     {"bad_spin_for_ever", setup, {spin, between_add}, nothing},
+    {"bad_loop_without_steps", setup, {loop}, nothing},
     {"bad_frame", setup, {framed, touch_frame_late}, nothing},
     {.name = NULL},
 };
