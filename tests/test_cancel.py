@@ -120,10 +120,19 @@ def test_cancel_tells_whether_it_came_in_time(workers: int) -> None:
     task = pygo.spawn(lambda: None)
     task.join()
     assert not task.cancel()
-    task = pygo.spawn(pygo.Channel[int]().recv)
+
+    def body() -> None:
+        try:
+            never.recv()
+        finally:
+            both.wait(HANG)  # it has not ended before
+
+    never, both = pygo.Channel[int](), threading.Event()
+    task = pygo.spawn(body)
     waiting(task)
     assert task.cancel("first")
     assert task.cancel("second")
+    both.set()
     with pytest.raises(pygo.TaskCancelled, match="first"):
         task.join()
     assert not task.cancel()
