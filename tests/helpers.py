@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 # PYGO_TEST_EMULATED=1: another CPU, emulated. Conftest leaves out what emulated.toml names.
 EMULATED = os.environ.get("PYGO_TEST_EMULATED", "0") not in ("", "0")
-SLOWNESS = 5 if EMULATED else 3 if hasattr(sys, "gettotalrefcount") else 1  # that is a debug build of CPython
+IS_SLOW = hasattr(sys, "gettotalrefcount") or "libasan" in os.environ.get("LD_PRELOAD", "")  # the first: a debug build
+SLOWNESS = 5 if EMULATED else 3 if IS_SLOW else 1
 # Longer than any correct wait takes on the busiest machine; only a hang reaches it.
 HANG = 30.0 * SLOWNESS
 
