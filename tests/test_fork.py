@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -53,6 +58,9 @@ def fork_and_check(child=quick_suite):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+    wait_for(pid)
+
+def wait_for(pid):
     deadline = time.monotonic() + 25
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -603,3 +611,35 @@ def test_a_child_ends_quietly_although_its_thread_was_taken_for_a_foreign_one() 
     )
     assert program.ok().out == "3\n"
     assert "AssertionError" not in program.err  # 3.13 before 3.13.3 has a complaint of its own (gh-130522)
+
+
+def test_a_fork_while_others_make_thread_states(tmp_path: Path) -> None:
+    """As a worker does for a new task, and any library's thread that comes to Python: outside of the GIL."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        compiler = ["cc"]
+    library = tmp_path / "thread_states.so"
+    source = Path(__file__).with_name("thread_states.c")
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-pthread", str(source), "-o", str(library)], check=True)
+    program = f"""
+import ctypes, random
+library = ctypes.CDLL({str(library)!r})
+ctypes.pythonapi.PyInterpreterState_Get.restype = ctypes.c_void_p
+assert library.start(ctypes.c_void_p(ctypes.pythonapi.PyInterpreterState_Get())) == 0
+made = 0
+for _ in range(50):
+    library.go_on(3000)
+    time.sleep(random.random() * 0.0002)
+    before = library.go_on(3000)
+    pid = os.fork()
+    made += library.go_on(0) - before
+    if pid == 0:
+        os._exit(0)
+    wait_for(pid)
+assert made > 0
+fork_and_check()
+print("end")
+sys.stdout.flush()
+os._exit(0)
+"""
+    assert run_program(PRELUDE + program, options=QUIET).ok().out == "end\n"

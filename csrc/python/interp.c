@@ -610,6 +610,26 @@ bool interp_is_inside(void)
 #endif
 }
 
+/* CPython's lock of its thread states may be held by a thread outside of the GIL that makes one: a worker, for a new fiber. A
+ * child of that moment would wait for it for ever. CPython 3.13 holds it across os.fork itself; before, we do. NULL: the
+ * interpreter is gone. */
+#if PY_VERSION_HEX < 0x030D0000
+void interp_lock_states(void)
+{
+    PyThread_type_lock lock = _PyRuntime.interpreters.mutex;
+    if (lock != NULL) PyThread_acquire_lock(lock, WAIT_LOCK);
+}
+
+void interp_unlock_states(void)
+{
+    PyThread_type_lock lock = _PyRuntime.interpreters.mutex;
+    if (lock != NULL) PyThread_release_lock(lock);
+}
+#else
+void interp_lock_states(void) {}
+void interp_unlock_states(void) {}
+#endif
+
 void interp_after_fork(pg_fiber *fiber)
 {
     fiber_of_forked_main = fiber;

@@ -61,6 +61,9 @@ void interp_stack_leave(const interp_bounds *saved);
 bool interp_is_ending(void);
 /* The calling OS thread is inside the interpreter. */
 bool interp_is_inside(void);
+/* Around a fork: nobody makes or deletes a thread state. */
+void interp_lock_states(void);
+void interp_unlock_states(void);
 /* In the child of a fork. */
 void interp_after_fork(pg_fiber *fiber);
 

@@ -194,13 +194,26 @@ static PyObject *do_at_exit(PyObject *module, PyObject *unused)
  * run with the locks held, give the GIL away (logging's waits for a lock), and the task that then needs a lock of ours
  * keeps the GIL for ever. And in the child the interpreter deletes the other threads' states before any hook runs, which
  * runs finalizers, which may use channels. */
+static void fork_begins(void)
+{
+    interp_lock_states();
+    pg_sched_before_fork();
+}
+
+static void fork_in_parent(void)
+{
+    pg_sched_after_fork_in_parent();
+    interp_unlock_states();
+}
+
 static void fork_in_child(void)
 {
     if (!interp_is_inside()) { /* a C library's fork: who knows where the others were; the child will not use Python */
-        pg_sched_after_fork_in_parent();
+        fork_in_parent();
         return;
     }
     pg_sched_after_fork_in_child(pg_sync_forget);
+    interp_unlock_states();
     pg_bubble_after_fork(pg_sched_fiber());
     timer_after_fork_in_child();
     task_forget_others(task_current());
@@ -343,7 +356,7 @@ static int native_exec(PyObject *module)
         if (task_setup() < 0) return -1;
         int workers = pg_cpu_count();
         pg_sched_init(&hooks, workers < PG_MAX_WORKERS ? workers : PG_MAX_WORKERS, true);
-        if (pthread_atfork(pg_sched_before_fork, pg_sched_after_fork_in_parent, fork_in_child) != 0) {
+        if (pthread_atfork(fork_begins, fork_in_parent, fork_in_child) != 0) {
             PyErr_NoMemory();
             return -1;
         }

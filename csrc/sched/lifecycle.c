@@ -15,6 +15,8 @@
  *      sync/mutex.h        lock        likewise
  *      sync/semaphore.h    lock        likewise
  *
+ * CPython's lock of its thread states: held across the fork (python/interp.c), released in parent and child.
+ *
  * What others were about to do is seen half done: a fiber that has its task while the task has not got its fiber, a timer
  * out of the heap that has not fired, a worker with a permit that nobody woke. So the child looks at nothing of the others
  * but their waits, which are written inside the interpreter; their records, queues and the heap it forgets.
