@@ -196,6 +196,7 @@ LEFT_OUT = {
     "tools": "uses no extension",
 }
 DESELECTED = {
+    "tests/test_sync.py::test_free_locks_cost_what_those_of_threading_do": "compares speeds",
     "tests/test_sync.py::test_handing_over_between_tasks_is_much_faster_than_between_threads": "compares speeds",
     "tests/test_demo.py::test_threads_that_the_system_refuses_are_reported_not_fatal": "needs a limit",
     "tests/test_go_chan_programs.py::test_selects_whose_other_case_never_happens_take_no_memory": "resident memory",
