@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
 import threading
@@ -34,6 +37,20 @@ LONG_TESTS = os.environ.get("PYGO_LONG_TESTS", "0") not in ("", "0")
 # PYGO_TEST_SWITCH_INTERVAL=1e-6 has every test, and the programs that it runs, at that sys.setswitchinterval().
 SWITCH_INTERVAL = float(text) if (text := os.environ.get("PYGO_TEST_SWITCH_INTERVAL")) else None
 PROGRAM_LIMIT = 20 * HANG if LONG_TESTS else HANG
+
+
+def c_compiler() -> list[str]:
+    """The one of the environment or of this Python, if it is here; else the system's."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    return command if shutil.which(command[0]) else ["cc"]
+
+
+def shared_library(source: Path, folder: Path, *flags: str) -> Path:
+    """A file in C, compiled into the folder, to be loaded or preloaded."""
+    target = folder / f"{source.stem}.so"
+    common = ("-shared", "-fPIC", "-O1", "-pthread")
+    subprocess.run([*c_compiler(), *common, *flags, str(source), "-o", str(target), "-ldl"], check=True)
+    return target
 
 
 def heed_interrupts() -> None:

@@ -13,14 +13,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers import LONG_TESTS
+from helpers import LONG_TESTS, c_compiler
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
@@ -70,9 +69,7 @@ class Variant:
     def compiler(self) -> list[str]:
         if self.foreign:
             return ["aarch64-linux-gnu-gcc"]
-        named = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-        command = shlex.split(named)
-        return command if shutil.which(command[0]) else ["cc"]
+        return c_compiler()
 
     @property
     def runner(self) -> list[str]:

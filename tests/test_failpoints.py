@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import c_compiler
 from sanitized import Tool
 
 import pygo._core
@@ -64,8 +64,7 @@ int with(int value) { pg_delay(lain_down); return pg_fails(memory) ? 0 : value; 
 def test_ordinary_builds_have_nothing_in_their_place(tmp_path: Path) -> None:
     source = tmp_path / "use.c"
     source.write_text(USE)
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()
-    command = [*compiler, "-std=gnu11", "-O0", f"-I{CSRC}", "-c", str(source), "-o", str(tmp_path / "use.o")]
+    command = [*c_compiler(), "-std=gnu11", "-O0", f"-I{CSRC}", "-c", str(source), "-o", str(tmp_path / "use.o")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert b"failpoint" not in (tmp_path / "use.o").read_bytes()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
-from helpers import run_program
+from helpers import run_program, shared_library
 
 # Forking with several threads is what these tests are about.
 QUIET = ("-W", "ignore::DeprecationWarning")
@@ -615,26 +610,19 @@ def test_a_child_ends_quietly_although_its_thread_was_taken_for_a_foreign_one() 
 
 def test_a_fork_while_others_make_thread_states(tmp_path: Path) -> None:
     """As a worker does for a new task, and any library's thread that comes to Python: outside of the GIL."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    if shutil.which(compiler[0]) is None:
-        compiler = ["cc"]
-    library = tmp_path / "thread_states.so"
-    source = Path(__file__).with_name("thread_states.c")
-    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-pthread", str(source), "-o", str(library)], check=True)
+    library = shared_library(Path(__file__).with_name("thread_states.c"), tmp_path)
     program = f"""
 import ctypes, random
 library = ctypes.CDLL({str(library)!r})
 ctypes.pythonapi.PyInterpreterState_Get.restype = ctypes.c_void_p
 assert library.start(ctypes.c_void_p(ctypes.pythonapi.PyInterpreterState_Get())) == 0
-made = 0
 for _ in range(50):
     library.go_on(3000)
-    time.sleep(random.random() * 0.0002)
-    before = library.go_on(3000)
+    time.sleep(random.random() * 0.0002)  # any moment of it
     pid = os.fork()
-    made += library.go_on(0) - before
     if pid == 0:
         os._exit(0)
+    made = library.go_on(0)
     wait_for(pid)
 assert made > 0
 fork_and_check()

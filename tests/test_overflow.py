@@ -5,17 +5,13 @@ Programs of their own, for a crash is what this is about.
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import signal
-import subprocess
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import LONG_TESTS, Finished, run_program
+from helpers import LONG_TESTS, Finished, c_compiler, run_program, shared_library
 from recursions import UNBOUNDED
 
 RUNAWAY = """
@@ -34,16 +30,11 @@ void poke(char *address) { *address = 1; }
 @pytest.fixture(scope="module")
 def runaway(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a library: ``runaway`` calls itself for ever, ``poke`` writes to an address."""
-    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    if not shutil.which(command[0]):
-        command = ["cc"]
-    if not shutil.which(command[0]):
+    if not shutil.which(c_compiler()[0]):
         pytest.skip("no C compiler")
     place: Path = tmp_path_factory.mktemp("runaway")
     (place / "runaway.c").write_text(RUNAWAY)
-    library = str(place / "runaway.so")
-    subprocess.run([*command, "-O1", "-w", "-shared", "-fPIC", "-o", library, str(place / "runaway.c")], check=True)
-    return library
+    return str(shared_library(place / "runaway.c", place, "-w"))
 
 
 PROLOGUE = """

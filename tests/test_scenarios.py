@@ -16,12 +16,9 @@ import platform
 import random
 import re
 import select as select_module
-import shlex
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 import warnings
@@ -41,6 +38,7 @@ from helpers import (
     move_to_another_thread,
     native_threads,
     run_program,
+    shared_library,
     wait_until,
 )
 
@@ -1581,13 +1579,7 @@ FAULTS = [
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that makes system calls fail, compiled."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    if shutil.which(compiler[0]) is None:
-        compiler = ["cc"]
-    target = tmp_path_factory.mktemp("shim") / "errno_shim.so"
-    source = Path(__file__).with_name("errno_shim.c")
-    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(target), "-ldl"], check=True)
-    return target
+    return shared_library(Path(__file__).with_name("errno_shim.c"), tmp_path_factory.mktemp("shim"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

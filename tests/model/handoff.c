@@ -595,12 +595,12 @@ static void check_scavenged(void)
     for (int i = 0; i < TASKS; i++) MC_CHECK(jobs[i].ended == jobs[i].spawned);
     MC_CHECK(!pg_load_relaxed(&pg_the_sched.scavenging));
     check_workers();
-    size_t all = pg_load_relaxed(&pg_the_sched.fiber_count), seen = 0;
+    size_t count = pg_load_relaxed(&pg_the_sched.fiber_count), seen = 0;
     bool any = false;
     pg_node *list = &pg_the_sched.fibers;
-    for (pg_node *node = list->next; node != list && seen <= all; node = node->next, seen++)
+    for (pg_node *node = list->next; node != list && seen <= count; node = node->next, seen++)
         any |= pg_container_of(node, pg_fiber, all)->trimmed_park != 0;
-    MC_CHECK(seen == all);
+    MC_CHECK(seen == count);
     *(any ? &trimmed : &untrimmed) += 1;
 }
 static void conclude_scavenged(void)
