@@ -85,10 +85,14 @@ def describe(task: Task[Any], now: float, formatted: Callable[[Stack], str] = fo
     return f"{line}, spawned {spawned_at(task)}\n{formatted(stack)}"
 
 
+class OwnThread(threading.Thread):
+    """One that pygo started for itself, which is in no dump."""
+
+
 def _ordinary_threads() -> Iterator[threading.Thread]:
-    """Those that Python started, and the main thread. A lock that its holder may need to go on is not waited for."""
+    """Those that the program started, and the main one. A lock that its holder may need to go on is not waited for."""
     for thread in list(threading._active.values()):  # type: ignore[attr-defined]  # what enumerate() copies under a lock
-        if not isinstance(thread, threading._DummyThread):  # workers look like that from tasks
+        if not isinstance(thread, (threading._DummyThread, OwnThread)):  # workers look like the former from tasks
             yield thread
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import signal
-import sys
-from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
-from pygo import _deadlock, _extension, _report, _watchdog
+from pygo import _extension, _report, _reporter
 from pygo._native import Task, all_tasks
 
 __all__ = [
@@ -126,17 +122,6 @@ def dump(file: TextIO | None = None) -> None:
     _report.dump(all_tasks(), file)
 
 
-def _dump_at_signal(number: int, frame: FrameType | None) -> None:
-    """The handler. It may interrupt a write to sys.stderr, which refuses another one meanwhile: so not through that."""
-    try:
-        descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # replaced by something that is no file
-        dump()
-        return
-    with contextlib.suppress(OSError), open(descriptor, "w", errors="backslashreplace", closefd=False) as out:
-        dump(out)
-
-
 def watchdog(seconds: float | None) -> None:
     """Name on stderr each task that keeps its thread in one call for longer than that, with its stack, once per stay.
 
@@ -148,7 +133,7 @@ def watchdog(seconds: float | None) -> None:
     limit = 0.0 if seconds is None else float(seconds)
     if not 0 <= limit < 1e9:
         raise ValueError(f"the watchdog needs a non-negative number of seconds, not {seconds!r}")
-    _watchdog.set_limit(limit)
+    _reporter.set_limit(limit)
 
 
 def leaked_tasks() -> list[Task[Any]]:
@@ -164,14 +149,12 @@ def leaked_tasks() -> list[Task[Any]]:
     return _leaks.leaked_tasks()
 
 
-_deadlock.harmless_handlers.append(_dump_at_signal)
-
-
 def dump_on(signum: int) -> None:
-    """Print a dump to stderr whenever the process gets the signal, whatever the main thread does; the program goes on.
+    """Print a dump to stderr whenever the process gets the signal, whatever its threads do; the program goes on.
 
     signum: a signal of the `signal` module, such as `signal.SIGQUIT` (Ctrl-\\ in a terminal). Replaces its handler. To
-    be called in the main thread, where Python runs handlers; raises ValueError elsewhere, OSError for a signal that
-    cannot be caught. A main thread inside a C call that holds the GIL handles the signal when that call returns.
+    be called in the main thread, as `signal.signal`; raises ValueError elsewhere, OSError for a signal that cannot be
+    caught, RuntimeError if the thread that prints cannot be started. A dump waits for the GIL, and so for a C call that
+    keeps it. Signals that come while one is being made make one more dump together.
     """
-    signal.signal(signum, _dump_at_signal)
+    _reporter.dump_on(signum)

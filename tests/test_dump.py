@@ -219,6 +219,12 @@ def test_a_hundred_thousand_tasks() -> None:
 WAITS = {
     "waits in pygo": "ch.recv()",
     "waits in a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "waits in C": """
+import ctypes
+mutex = ctypes.create_string_buffer(64)
+for _ in range(2):  # no signal ends the second wait
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+""",
     "sleeps": "time.sleep(60)",
     "computes": "while True: pass",
     "computes in a task": "pygo.spawn(exec, 'while True: pass', {}).join()",
@@ -256,6 +262,91 @@ def test_a_signal_prints_the_dump_and_the_program_goes_on(name: str) -> None:
         assert "'parked one' waiting in channel receive" in read_until_dump(program)
     program.send_signal(signal.SIGKILL)
     assert program.finish().code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["waits in C", "computes"])
+def test_a_signal_prints_the_dump_in_the_child_of_a_fork_too(name: str) -> None:
+    source = f"""
+import os, signal, sys
+import pygo
+pygo.runtime.dump_on(signal.SIGQUIT)
+if os.fork():
+    os.wait()
+    sys.exit()
+print(os.getpid())
+{WAITS[name]}
+"""
+    program = Program(source)
+    assert program._process.stdout is not None
+    child = int(program._process.stdout.readline())
+    for _ in range(2):
+        os.kill(child, signal.SIGQUIT)
+        read_until_dump(program)
+    os.kill(child, signal.SIGKILL)
+    program.finish().ok()
+
+
+def asks_for_dumps(source: str) -> str:
+    """What a program writes that asks for dumps by SIGQUIT in its own main thread, where they come at once."""
+    head = "import os, signal, sys\nimport pygo\npygo.runtime.dump_on(signal.SIGQUIT)\n"
+    return run_program(head + source).ok().err
+
+
+def test_the_main_thread_gets_the_dump_of_the_moment_it_asks_for_one_in() -> None:
+    text = asks_for_dumps("""
+def here():
+    os.kill(os.getpid(), signal.SIGQUIT)
+for _ in range(20):
+    here()
+    print("gone on", file=sys.stderr)
+""")
+    assert [part.count(", in here\n") for part in text.split("gone on\n")] == [1] * 20 + [0]
+    assert "pygo-reporter" not in text
+
+
+def test_a_dump_in_a_signal_handler_imports_nothing() -> None:
+    """It may come into an import, which on 3.11 then fails: `_ModuleLock.acquire` is not reentrant there."""
+    text = asks_for_dumps("""
+before = set(sys.modules)
+os.kill(os.getpid(), signal.SIGQUIT)
+assert not (new := set(sys.modules) - before), new
+""")
+    assert text.count("0 tasks\n") == 1
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)\nsignal.signal(signal.SIGQUIT, before)",
+        "before = signal.getsignal(signal.SIGQUIT)\nsignal.signal(signal.SIGQUIT, lambda *args: before(*args))",
+    ],
+    ids=["put back", "called"],
+)
+def test_its_handler_may_be_put_back_or_called(again: str) -> None:
+    assert asks_for_dumps(f"{again}\nos.kill(os.getpid(), signal.SIGQUIT)").count("0 tasks\n") == 1
+
+
+def test_another_handler_takes_its_place() -> None:
+    source = "signal.signal(signal.SIGQUIT, lambda *args: None)\nos.kill(os.getpid(), signal.SIGQUIT)"
+    assert asks_for_dumps(source) == ""
+
+
+def test_a_failing_repr_ends_no_later_dump() -> None:
+    text = asks_for_dumps("""
+class Name(str):
+    def __repr__(self):
+        raise LookupError("no name")
+ch = pygo.Channel()
+task = pygo.Task(ch.recv, name=Name("x"))
+while task.state != "waiting":
+    pygo.yield_now()
+os.kill(os.getpid(), signal.SIGQUIT)
+ch.send(1)
+task.join()
+os.kill(os.getpid(), signal.SIGQUIT)
+""")
+    assert text.count("\nLookupError: no name\n") == 1
+    assert text.count("0 tasks\n") == 1
 
 
 def test_a_dump_on_a_signal_hides_no_deadlock() -> None:

@@ -8,6 +8,8 @@
 #include "python/cxx.h"
 #include "python/objects.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include <pthread.h>
@@ -245,9 +247,9 @@ static PyObject *do_get_ident(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(ident);
 }
 
-static PyObject *do_wait_overdue(PyObject *module, PyObject *unused)
+static PyObject *do_wait_to_report(PyObject *module, PyObject *unused)
 {
-    if (pg_sched_wait_overdue() == PG_OK) Py_RETURN_NONE;
+    if (pg_sched_wait_to_report() == PG_OK) Py_RETURN_NONE;
     PyErr_SetString(PyExc_RuntimeError, "only an ordinary thread can wait for reports");
     return NULL;
 }
@@ -258,6 +260,43 @@ static PyObject *do_next_overdue(PyObject *module, PyObject *unused)
     if (!pg_sched_next_overdue(&found)) Py_RETURN_NONE;
     PyObject *task = (PyObject *)task_from_core(found.task);
     return Py_BuildValue("(Odk)", task ? task : Py_None, (double)(pg_now() - found.since) / 1e9, found.os_id);
+}
+
+static PyObject *do_next_dump(PyObject *module, PyObject *unused) { return PyBool_FromLong(pg_sched_next_dump()); }
+
+/* Both ways at once: where the main thread computes its handler comes first, at the next bytecode, so that a program can
+ * ask for a dump of this very moment; else the thread that reports makes the dump. */
+static void on_dump_signal(int number)
+{
+    int saved = errno;
+    pg_sched_ask_dump();
+    PyErr_SetInterruptEx(number);
+    errno = saved;
+}
+
+/* The handler in Python. In C, so that nobody takes the GIL between the signal and this one's taking of the request. */
+static PyObject *do_dump_at_signal(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct sigaction now;
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "a signal handler takes 2 arguments, not %zd", count);
+    if (sigaction((int)PyLong_AsLong(args[0]), NULL, &now) != 0) return PyErr_SetFromErrno(PyExc_OSError);
+    /* Under another action the program has put back this handler, or calls it from its own. */
+    if (now.sa_handler == on_dump_signal && !pg_sched_next_dump()) Py_RETURN_NONE;
+    PyObject *reporter = PyImport_ImportModule("pygo._reporter");
+    if (reporter == NULL) return NULL;
+    PyObject *result = PyObject_CallMethod(reporter, "dump_now", NULL);
+    Py_DECREF(reporter);
+    return result;
+}
+
+/* After signal.signal(), which has checked the number and replaced the handler of before. A call that the signal comes
+ * into goes on after it. */
+static PyObject *do_dump_on(PyObject *module, PyObject *number)
+{
+    struct sigaction action = {.sa_handler = on_dump_signal, .sa_flags = SA_ONSTACK | SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    if (sigaction((int)PyLong_AsLong(number), &action, NULL) != 0) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
 }
 
 static PyObject *do_stack_of_thread(PyObject *module, PyObject *ident)
@@ -296,8 +335,15 @@ static PyMethodDef task_functions[] = {
     {"_after_fork_in_child", do_after_fork_in_child, METH_NOARGS, NULL},
     {"_claim_process", do_claim_process, METH_NOARGS,
      PyDoc_STR("_claim_process()\n--\n\nTrue the first time: what is done once per process is the caller's to do.")},
-    {"_wait_overdue", do_wait_overdue, METH_NOARGS,
-     PyDoc_STR("_wait_overdue()\n--\n\nFor the watchdog's thread: wait until _next_overdue() may have something.")},
+    {"_wait_to_report", do_wait_to_report, METH_NOARGS,
+     PyDoc_STR("_wait_to_report()\n--\n\nFor the thread that reports: wait until _next_dump() or _next_overdue() may have "
+               "something.")},
+    {"_next_dump", do_next_dump, METH_NOARGS,
+     PyDoc_STR("_next_dump()\n--\n\nWhether a dump has been asked for since the last call.")},
+    {"_dump_on", do_dump_on, METH_O,
+     PyDoc_STR("_dump_on(signum, /)\n--\n\nHave the signal ask for a dump, besides running its Python handler.")},
+    {"_dump_at_signal", CALL(do_dump_at_signal), METH_FASTCALL,
+     PyDoc_STR("_dump_at_signal(signum, frame, /)\n--\n\nThe handler that goes with _dump_on().")},
     {"_next_overdue", do_next_overdue, METH_NOARGS,
      PyDoc_STR("_next_overdue()\n--\n\n(task, seconds, native thread id) of a stay in one call, or None; the task is None "
                "when it has left the call.")},

@@ -173,7 +173,8 @@ typedef struct pg_sched {
     /* watch.c */
     _Atomic pg_nanos watchdog;       /* longest stay of a task without a scheduling point; 0: off */
     _Atomic(pg_thread *) watcher;    /* the thread to tell; never freed once it was one */
-    atomic_bool overdue;             /* some worker's is set */
+    atomic_bool to_report;           /* some worker's overdue, or the next, is set */
+    atomic_bool dump_asked;
     _Atomic pg_nanos trace_interval; /* 0: off */
     pg_nanos trace_next, started_at; /* monitor; set before publish */
 

@@ -161,7 +161,8 @@ void pg_sched_after_fork_in_child(void (*forget)(pg_party *party))
     pg_store_relaxed(&sched->monitor_word, 1);
     pg_store_relaxed(&sched->monitor_round, 0);
     pg_store_relaxed(&sched->watcher, NULL);
-    pg_store_relaxed(&sched->overdue, false);
+    pg_store_relaxed(&sched->to_report, false);
+    pg_store_relaxed(&sched->dump_asked, false);
     pg_store_relaxed(&sched->outside, 0); /* pollers and helper threads are gone */
     sched->main_fiber = NULL;
     pg_thread *thread = pg_tls_get();

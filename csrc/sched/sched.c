@@ -22,7 +22,7 @@ static void thread_destroy(void *slot)
     pg_list_remove(&thread->link);
     pg_lock_release(&pg_the_sched.lock);
     if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
-    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* the monitor may be about to wake it */
+    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* somebody may be about to wake it */
     pg_sched_drop(&thread->stand_in);
 }
 

@@ -245,9 +245,13 @@ void pg_sched_each_timer(void (*look)(pg_timer *timer, void *opaque), void *opaq
 
 /* The watchdog: report tasks that run for `limit` without a scheduling point, once each time; 0 turns it off. */
 int pg_sched_set_watchdog(pg_nanos limit);
-/* For the one thread that reports: wait until there is something, then take it. `task` is what the worker carries, NULL
- * when it has left the call meanwhile; valid only as long as the caller stays inside the interpreter. */
-int pg_sched_wait_overdue(void);
+/* Have the thread that reports make a dump; for signal handlers, on any thread. May change errno. */
+void pg_sched_ask_dump(void);
+/* For the one thread that reports: wait until there is something, then take it: whether a dump is asked for, and who is
+ * overdue. `task` is what the worker carries, NULL when it has left the call meanwhile; valid only as long as the caller
+ * stays inside the interpreter. */
+int pg_sched_wait_to_report(void);
+bool pg_sched_next_dump(void);
 typedef struct pg_overdue {
     pg_task *task;
     pg_nanos since;
