@@ -219,12 +219,6 @@ def test_a_hundred_thousand_tasks() -> None:
 WAITS = {
     "waits in pygo": "ch.recv()",
     "waits in a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
-    "waits in C": """
-import ctypes
-mutex = ctypes.create_string_buffer(64)
-for _ in range(2):  # no signal ends the second wait
-    ctypes.CDLL(None).pthread_mutex_lock(mutex)
-""",
     "sleeps": "time.sleep(60)",
     "computes": "while True: pass",
     "computes in a task": "pygo.spawn(exec, 'while True: pass', {}).join()",
@@ -242,14 +236,18 @@ print("ready")
 """
 
 
-def read_until_dump(program: Program) -> str:
+def read_line(program: Program) -> str:
     stderr = program._process.stderr
     assert stderr is not None
+    line = stderr.readline()
+    assert line, "the program has ended"
+    return line
+
+
+def read_until_dump(program: Program) -> str:
     text = ""
     while "thread 'MainThread'" not in text:
-        line = stderr.readline()
-        assert line, text
-        text += line
+        text += read_line(program)
     return text
 
 
@@ -264,7 +262,27 @@ def test_a_signal_prints_the_dump_and_the_program_goes_on(name: str) -> None:
     assert program.finish().code == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("name", ["waits in C", "computes"])
+def test_a_signal_prints_the_dump_while_the_main_thread_waits_in_c() -> None:
+    program = Program(f"""{DUMP_ON}
+import ctypes
+mutex = ctypes.create_string_buffer(64)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
+lock(mutex)  # no signal ends this wait
+""")
+    program.expect("ready")
+    stands_at = ""
+    while "no signal ends this wait" not in stands_at:
+        program.send_signal(signal.SIGQUIT)
+        read_until_dump(program)
+        stands_at = read_line(program) + read_line(program)  # the outermost frame and its line
+    program.send_signal(signal.SIGQUIT)
+    read_until_dump(program)
+    program.send_signal(signal.SIGKILL)
+    assert program.finish().code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["waits in a lock", "computes"])
 def test_a_signal_prints_the_dump_in_the_child_of_a_fork_too(name: str) -> None:
     source = f"""
 import os, signal, sys
