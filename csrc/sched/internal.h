@@ -230,6 +230,10 @@ void pg_fibers_scavenge(void);
 void pg_fiber_lacking(pg_task *task, bool none_free); /* put it back until there is a stack for it */
 _Noreturn void pg_fiber_main(void *worker);
 
+/* thread.c */
+void pg_thread_destroy(void *thread);
+bool pg_is_drawn(unsigned one_in); /* with a seed: true once in so many, as the seed has it */
+
 /* sched.c */
 void pg_queue_here_or_shared(pg_worker *worker, pg_task *task);
 pg_task *pg_pick(pg_worker *worker); /* quick: own queue, then the shared one; NULL sends the worker to its own stack */
@@ -285,8 +289,6 @@ static inline bool pg_fiber_suits(const pg_fiber *fiber, const pg_task *task)
 
 static inline uint64_t pg_random_step(uint64_t *state) { return pg_random_mix(*state += PG_RANDOM_STRIDE); }
 
-/* With a seed: true once in `one_in`, as the seed has it. */
-bool pg_is_drawn(unsigned one_in);
 static inline bool pg_is_seeded(void) { return PG_UNLIKELY(pg_load_relaxed(&pg_sched_is_seeded)); }
 
 /* ThreadSanitizer counts calls and returns per stack: no function may be entered on one and left on another but the one that

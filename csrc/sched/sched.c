@@ -1,117 +1,9 @@
 /* Tasks: spawn, make ready, pick, switch. Parking is in park.c, worker threads are in worker.c, the design in sched.h. */
-#include "base/failpoint.h"
-#include "os/fault.h"
-#include "sched/bubble.h"
 #include "sched/internal.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 pg_sched pg_the_sched;
 bool pg_sched_is_serial;
 atomic_bool pg_fibers_are_many;
-
-/* ---- who calls ---- */
-
-static void thread_destroy(void *slot)
-{
-    pg_thread *thread = slot;
-    if (thread->worker != NULL) return;
-    pg_fault_stack_drop(thread->alternate);
-    pg_lock_acquire(&pg_the_sched.lock);
-    pg_list_remove(&thread->link);
-    pg_lock_release(&pg_the_sched.lock);
-    if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, NULL);
-    if (thread == pg_load_seqcst(&pg_the_sched.watcher)) return; /* somebody may be about to wake it */
-    pg_sched_drop(&thread->stand_in);
-}
-
-void pg_sched_hold(pg_task *task)
-{
-    if (task->kind == PG_KIND_THREAD) pg_add_relaxed(&pg_thread_of(task)->holders, 1);
-}
-
-void pg_sched_drop(pg_task *task)
-{
-    if (task->kind != PG_KIND_THREAD) return;
-    pg_thread *thread = pg_thread_of(task);
-    if (atomic_fetch_sub_explicit(&thread->holders, 1, memory_order_acq_rel) == 1) free(thread);
-}
-
-static pg_thread *thread_of_caller(void)
-{
-    pg_thread *thread = pg_tls_get();
-    if (PG_LIKELY(thread != NULL)) return thread;
-    thread = pg_fails(thread_record) ? NULL : calloc(1, sizeof *thread);
-    if (thread == NULL) return NULL;
-    pg_task_init(&thread->stand_in, NULL);
-    thread->stand_in.kind = PG_KIND_THREAD;
-    pg_store_relaxed(&thread->holders, 1);
-    pg_store_relaxed(&thread->stand_in.state, PG_TASK_ACTIVE);
-    thread->is_main = pg_the_sched.hooks.thread_interrupted != NULL && pg_os_is_main_thread();
-    if (thread->is_main) pg_store_release(&pg_the_sched.main_thread, thread);
-    pg_lock_acquire(&pg_the_sched.lock);
-    pg_list_append(&pg_the_sched.threads, &thread->link);
-    pg_lock_release(&pg_the_sched.lock);
-    pg_tls_set(thread);
-    return thread;
-}
-
-uint64_t pg_sched_random(void)
-{
-    static _Atomic uint64_t streams;
-    pg_sched *sched = &pg_the_sched;
-    if (pg_is_seeded()) return pg_random_mix(pg_add_relaxed(&sched->drawn, PG_RANDOM_STRIDE));
-    pg_thread *thread = thread_of_caller();
-    uint64_t fallback = pg_add_relaxed(&streams, 1);
-    if (thread == NULL) return pg_random_step(&fallback);
-    if (thread->random == 0) thread->random = fallback + 1;
-    return pg_random_step(&thread->random);
-}
-
-/* ---- chance, for tests ---- */
-
-atomic_bool pg_sched_is_seeded;
-
-void pg_sched_set_seed(bool on, uint64_t seed)
-{
-    pg_sched *sched = &pg_the_sched;
-    pg_store_relaxed(&sched->seed, seed);
-    pg_store_seqcst(&pg_sched_is_seeded, on); /* pairs with the look of pg_fibers_scavenge: none begins from here on */
-    while (on && pg_load_seqcst(&sched->scavenging) && !pg_load_relaxed(&sched->stopping)) pg_nanosleep(PG_SPIN_TIME);
-    pg_store_relaxed(&sched->drawn, seed);
-}
-
-bool pg_is_drawn(unsigned one_in) { return pg_sched_random() % one_in == 0; }
-
-void pg_sched_preempt_point(void)
-{
-    enum { ONE_IN = 8 };
-    if (PG_LIKELY(!pg_is_seeded())) return;
-    pg_worker *worker = pg_worker_of_thread();
-    if (worker != NULL && worker->current != NULL && pg_is_drawn(ONE_IN)) pg_sched_yield();
-}
-
-pg_fiber *pg_sched_fiber(void)
-{
-    pg_worker *worker = pg_worker_of_thread();
-    return worker ? worker->current : NULL;
-}
-
-void pg_sched_detach_task(pg_fiber *fiber)
-{
-    fiber->tail.fiber = fiber; /* the rest is as fiber_create left it */
-    pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
-    pg_poke(&fiber->task, &fiber->tail);
-}
-
-pg_task *pg_sched_self(void)
-{
-    pg_thread *thread = thread_of_caller();
-    if (thread == NULL) return NULL;
-    if (thread->worker != NULL && thread->worker->current != NULL) return thread->worker->current->task;
-    return &thread->stand_in;
-}
 
 /* ---- queues ---- */
 
@@ -490,6 +382,13 @@ void pg_switch_away(pg_worker *worker, pg_fiber *fiber, enum worker_post post)
     pg_errno_set(fiber->saved_errno);
 }
 
+void pg_sched_detach_task(pg_fiber *fiber)
+{
+    fiber->tail.fiber = fiber; /* the rest is as fiber_create left it */
+    pg_store_relaxed(&fiber->tail.state, PG_TASK_ACTIVE);
+    pg_poke(&fiber->task, &fiber->tail);
+}
+
 void pg_dispatch(pg_worker *worker, pg_task *task)
 {
     pg_fiber *fiber = pg_fiber_for(worker, task);
@@ -635,7 +534,7 @@ int pg_sched_init(const pg_hooks *hooks, int workers, bool exclusive)
     pg_sched_set_signal_slice(0);
     pg_sched_set_scavenge_interval(0);
     sched->started_at = pg_now();
-    pg_tls_on_thread_exit(thread_destroy);
+    pg_tls_on_thread_exit(pg_thread_destroy);
     return PG_OK;
 }
 
@@ -656,74 +555,4 @@ int pg_sched_set_workers(int workers)
     pg_lock_release(&sched->lock);
     if (pg_work_visible()) pg_wake_if_free();
     return PG_OK;
-}
-
-/* ---- reports ---- */
-
-void pg_sched_nudge_main(void)
-{
-    pg_thread *thread = pg_load_acquire(&pg_the_sched.main_thread);
-    if (thread != NULL && pg_task_wake(&thread->stand_in)) pg_sched_enqueue(&thread->stand_in);
-}
-
-pg_party **pg_sched_party(pg_task *task)
-{
-    if (PG_LIKELY(task->kind != PG_KIND_THREAD)) return &task->fiber->party;
-    return &pg_thread_of(task)->party;
-}
-
-void **pg_sched_scopes(pg_task *task)
-{
-    if (PG_LIKELY(task->kind != PG_KIND_THREAD)) return &task->fiber->scopes;
-    return &pg_thread_of(task)->scopes;
-}
-
-
-bool pg_sched_is_running(pg_fiber *fiber)
-{
-    pg_worker *worker = pg_peek(&fiber->worker);
-    return worker != NULL && pg_load_relaxed(&worker->watched) == fiber;
-}
-
-bool pg_sched_is_blocked(pg_fiber *fiber)
-{
-    pg_worker *worker = pg_peek(&fiber->worker);
-    if (!pg_sched_is_running(fiber)) return false;
-    if (pg_load_relaxed(&worker->attention) & ATTEND_LOST) return true;
-    return pg_the_sched.hooks.is_outside != NULL && pg_the_sched.hooks.is_outside(fiber);
-}
-
-void pg_sched_read_stats(pg_sched_stats *stats)
-{
-    pg_sched *sched = &pg_the_sched;
-    memset(stats, 0, sizeof *stats);
-    pg_lock_acquire(&sched->lock);
-    stats->workers = (uint32_t)pg_load_relaxed(&sched->limit);
-    stats->threads = (uint32_t)pg_load_relaxed(&sched->thread_count);
-    stats->permits_free = (uint32_t)pg_load_relaxed(&sched->permits_free);
-    int length = pg_load_relaxed(&sched->table_length);
-    for (int i = 0; i < length; i++) {
-        pg_worker *worker = pg_load_relaxed(&sched->table[i]);
-        if (worker->alive && worker->sleep != AWAKE) stats->idle++;
-        if (worker->alive && worker->sleep == AWAKE && !worker->permit) stats->blocked++;
-        stats->spawned += pg_load_relaxed(&worker->spawned);
-        stats->finished += pg_load_relaxed(&worker->finished);
-        stats->switches += pg_load_relaxed(&worker->switches);
-        stats->steals += pg_load_relaxed(&worker->steals);
-        stats->parks += pg_load_relaxed(&worker->parks);
-        stats->fresh_starts += pg_load_relaxed(&worker->fresh_starts);
-        stats->ready += pg_runq_length(&worker->queue) + pg_load_relaxed(&worker->inbox.count) +
-                        (pg_load_relaxed(&worker->run_next) != NULL);
-    }
-    pg_lock_release(&sched->lock);
-    stats->spawned += pg_load_relaxed(&sched->foreign_spawned);
-    stats->handoffs = pg_load_relaxed(&sched->handoffs);
-    stats->starved = pg_load_relaxed(&sched->no_stack.count);
-    stats->ready += pg_load_relaxed(&sched->inject.count) + stats->starved;
-    stats->fibers = pg_load_relaxed(&sched->fiber_count);
-    stats->fibers_pooled = pg_load_relaxed(&sched->free_count);
-    pg_lock_acquire(&sched->timers.lock);
-    stats->timers = sched->timers.count;
-    pg_lock_release(&sched->timers.lock);
-    pg_stack_read_stats(&stats->stacks);
 }

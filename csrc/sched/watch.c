@@ -1,4 +1,4 @@
-/* The watchdog, dumps on a signal and the scheduler trace: off unless asked for.
+/* What can be seen from outside, at any time; the watchdog, dumps on a signal and the scheduler trace: off unless asked for.
  *
  * Watchdog: the monitor notices that a worker has carried one task for too long without a scheduling point. It cannot
  * read Python stacks, for it never enters the interpreter; so it wakes an ordinary Python thread, the watcher, which waits
@@ -15,6 +15,7 @@
 #include "sched/internal.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* ---- the thread that reports ---- */
@@ -86,6 +87,57 @@ bool pg_sched_next_overdue(pg_overdue *found)
         return true;
     }
     return false;
+}
+
+/* ---- looks at any time ---- */
+
+bool pg_sched_is_running(pg_fiber *fiber)
+{
+    pg_worker *worker = pg_peek(&fiber->worker);
+    return worker != NULL && pg_load_relaxed(&worker->watched) == fiber;
+}
+
+bool pg_sched_is_blocked(pg_fiber *fiber)
+{
+    pg_worker *worker = pg_peek(&fiber->worker);
+    if (!pg_sched_is_running(fiber)) return false;
+    if (pg_load_relaxed(&worker->attention) & ATTEND_LOST) return true;
+    return pg_the_sched.hooks.is_outside != NULL && pg_the_sched.hooks.is_outside(fiber);
+}
+
+void pg_sched_read_stats(pg_sched_stats *stats)
+{
+    pg_sched *sched = &pg_the_sched;
+    memset(stats, 0, sizeof *stats);
+    pg_lock_acquire(&sched->lock);
+    stats->workers = (uint32_t)pg_load_relaxed(&sched->limit);
+    stats->threads = (uint32_t)pg_load_relaxed(&sched->thread_count);
+    stats->permits_free = (uint32_t)pg_load_relaxed(&sched->permits_free);
+    int length = pg_load_relaxed(&sched->table_length);
+    for (int i = 0; i < length; i++) {
+        pg_worker *worker = pg_load_relaxed(&sched->table[i]);
+        if (worker->alive && worker->sleep != AWAKE) stats->idle++;
+        if (worker->alive && worker->sleep == AWAKE && !worker->permit) stats->blocked++;
+        stats->spawned += pg_load_relaxed(&worker->spawned);
+        stats->finished += pg_load_relaxed(&worker->finished);
+        stats->switches += pg_load_relaxed(&worker->switches);
+        stats->steals += pg_load_relaxed(&worker->steals);
+        stats->parks += pg_load_relaxed(&worker->parks);
+        stats->fresh_starts += pg_load_relaxed(&worker->fresh_starts);
+        stats->ready += pg_runq_length(&worker->queue) + pg_load_relaxed(&worker->inbox.count) +
+                        (pg_load_relaxed(&worker->run_next) != NULL);
+    }
+    pg_lock_release(&sched->lock);
+    stats->spawned += pg_load_relaxed(&sched->foreign_spawned);
+    stats->handoffs = pg_load_relaxed(&sched->handoffs);
+    stats->starved = pg_load_relaxed(&sched->no_stack.count);
+    stats->ready += pg_load_relaxed(&sched->inject.count) + stats->starved;
+    stats->fibers = pg_load_relaxed(&sched->fiber_count);
+    stats->fibers_pooled = pg_load_relaxed(&sched->free_count);
+    pg_lock_acquire(&sched->timers.lock);
+    stats->timers = sched->timers.count;
+    pg_lock_release(&sched->timers.lock);
+    pg_stack_read_stats(&stats->stacks);
 }
 
 /* ---- trace ---- */

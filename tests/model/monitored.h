@@ -15,7 +15,6 @@ bool pg_stack_any_warm(void) { return false; }
 void pg_watch_worker(pg_worker *worker, pg_nanos now) { (void)worker, (void)now; }
 void pg_trace(pg_nanos now) { (void)now; }
 ABSENT(bool, pg_os_thread_wants_cpu, (unsigned long id), false)
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
 atomic_int pg_bubble_count;
 
 /* ---- calls that block, and what ends them; the monitor can tell who sits in one ---- */

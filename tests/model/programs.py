@@ -61,6 +61,7 @@ MOVING = (
     "objects/task.c",
     "objects/runq.c",
     "sources/timer.c",
+    "sched/thread.c",
     "sched/sched.c",
     "sched/worker.c",
     "sched/park.c",
@@ -84,7 +85,7 @@ PROGRAMS: Mapping[str, Program] = {
     "timers": Program("timers.c", ("sources/timer.c",)),
     "workers": Program(
         "workers.c",
-        ("objects/task.c", "objects/runq.c", "sources/timer.c", "sched/sched.c", "sched/worker.c"),
+        ("objects/task.c", "objects/runq.c", "sources/timer.c", "sched/thread.c", "sched/sched.c", "sched/worker.c"),
         ("-DPG_RUNQ_SIZE=4",),
         (("sched/sched.c", ("-Dpg_dispatch=pg_real_dispatch",)),),
     ),
@@ -101,6 +102,7 @@ PROGRAMS: Mapping[str, Program] = {
             "objects/task.c",
             "objects/runq.c",
             "sources/timer.c",
+            "sched/thread.c",
             "sched/sched.c",
             "sched/park.c",
             "sync/chan.c",
@@ -110,12 +112,10 @@ PROGRAMS: Mapping[str, Program] = {
             "sync/latch.c",
         ),
         source_flags=(
+            ("sched/thread.c", ("-Dpg_sched_self=pg_real_sched_self", "-Dpg_sched_random=pg_real_sched_random")),
             (
                 "sched/sched.c",
-                tuple(
-                    f"-Dpg_{name}=pg_real_{name}"
-                    for name in ("switch_away", "sched_self", "sched_enqueue", "sched_enqueue_last", "sched_random")
-                ),
+                tuple(f"-Dpg_{name}=pg_real_{name}" for name in ("switch_away", "sched_enqueue", "sched_enqueue_last")),
             ),
         ),
     ),

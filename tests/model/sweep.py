@@ -29,6 +29,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "sources/timer.c": ("timers",),
     "sched/park.c": ("waits", "handoff", "monitor"),
     "sched/sched.c": ("handoff", "workers", "waits"),
+    "sched/thread.c": ("handoff", "workers", "waits"),
     "sched/worker.c": ("workers", "handoff"),
     "sched/deadlock.c": ("monitor",),
     "sched/monitor.c": ("monitor",),

@@ -36,7 +36,7 @@ static pg_task *self_task(void)
     return self->is_thread ? &self->worker.thread.stand_in : &self->task;
 }
 
-/* What sched.c calls these; there they use the worker and its queues. */
+/* What sched.c and thread.c call these; there they use the worker and its queues. */
 pg_task *pg_sched_self(void) { return self_task(); }
 
 void pg_sched_enqueue(pg_task *task)
@@ -88,7 +88,6 @@ ABSENT(bool, pg_sched_stop, (pg_nanos patience), false)
 void pg_sched_set_scavenge_interval(pg_nanos interval) { pg_store_relaxed(&pg_the_sched.scavenge_interval, interval); }
 pg_nanos pg_sched_now(void) { return pg_now(); } /* nobody is in a bubble */
 ABSENT_VOID(pg_fault_stack_drop, (void *stack))
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
 atomic_int pg_bubble_count;
 
 /* ---- set-up ---- */

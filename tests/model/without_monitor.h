@@ -14,7 +14,6 @@ void pg_overflow_setup(void) {}
 void *pg_fault_stack_take(void) { return NULL; }
 void pg_fault_stack_drop(void *stack) { (void)stack; }
 ABSENT_VOID(pg_threads_retry, (void))
-ABSENT_VOID(pg_stack_read_stats, (pg_stack_stats *stats))
 atomic_int pg_bubble_count;
 
 #endif
