@@ -100,3 +100,21 @@ def test_the_tests_named_for_ported_behaviours_exist() -> None:
         for group, name in names:
             wanted = f"class {group}" if group else f"def test_{name}("
             assert any(wanted in source for source in defined.values()), wanted
+
+
+def test_what_notices_bugs_that_were_found_exists() -> None:
+    rows = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", (ROOT / "docs" / "found.md").read_text(), re.M)
+    sources = [path for path in (ROOT / "tests").rglob("*") if path.suffix in (".py", ".c")]
+    everything = "\n".join(path.read_text() for path in sources)
+    assert len(rows) > 30
+    for _, _, detector in rows:
+        names = re.findall(r"`([^`]+)`", detector)
+        assert names or set(detector) == {"-"} or detector == "noticed now by", detector
+        for name in names:
+            module, separator, function = name.partition("::")
+            if name.startswith("tests/"):
+                assert (ROOT / name).exists(), name
+            elif separator:
+                assert f"def {function}(" in (ROOT / "tests" / f"{module}.py").read_text(), name
+            else:
+                assert re.search(rf"\b{re.escape(name)}\b", everything), name
