@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pygo import _deadlock, _extension, _report
 from pygo._native import _dump_at_signal, _dump_on, _next_dump, _next_overdue, _wait_to_report, all_tasks
 
-_limit = 0.0
 _thread: _report.OwnThread | None = None
 _dumping = threading.RLock()
 
@@ -92,11 +91,9 @@ def _after_fork_in_child() -> None:
 
 
 def set_limit(seconds: float) -> None:
-    """The watchdog's; 0 turns it off."""
-    global _limit
+    """The watchdog's; 0 turns it off, and the thread stays, asleep."""
     if seconds > 0 and _thread is None:
         _start()
-    _limit = seconds
     _extension.set_watchdog(seconds)
 
 
